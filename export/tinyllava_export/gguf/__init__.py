@@ -1,0 +1,1 @@
+"""``llm.gguf``: the language model in llama.cpp's file format."""

@@ -1,0 +1,101 @@
+"""Write the language model as GGUF, one tensor in memory at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from gguf import GGUFWriter, LlamaFileType
+
+from tinyllava_export.checkpoints.contract import Checkpoint
+from tinyllava_export.gguf.tensor_layout import PREFIX, gguf_names, reorder_for_rope
+from tinyllava_export.gguf.vocabulary import Vocabulary, read_vocabulary
+
+Precision = Literal["F16", "F32"]
+
+
+def write_language_model(
+    checkpoint: Checkpoint, path: Path, *, name: str, precision: Precision
+) -> None:
+    """Write weights, settings and tokenizer to ``path``; vectors stay float32 in any precision.
+
+    The same checkpoint gives the same bytes. Raises ``CheckpointError`` for a tokenizer or a
+    tensor that llama.cpp would read differently.
+    """
+    vocabulary = read_vocabulary(checkpoint.tokenizer, checkpoint.text.vocabulary)
+    names = list(gguf_names(checkpoint))
+    writer = GGUFWriter(path, "llama")
+    try:
+        _add_settings(writer, checkpoint, name)
+        writer.add_file_type(
+            LlamaFileType.ALL_F32 if precision == "F32" else LlamaFileType.MOSTLY_F16
+        )
+        _add_vocabulary(writer, vocabulary, checkpoint)
+        kinds: list[np.dtype[Any]] = []
+        for source, target in names:
+            shape = checkpoint.tensors.shape(source)
+            kind = np.dtype(np.float16 if precision == "F16" and len(shape) > 1 else np.float32)
+            size = int(np.prod(shape)) * kind.itemsize
+            writer.add_tensor_info(target, list(shape), kind, size)
+            kinds.append(kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for (source, _), kind in zip(names, kinds, strict=True):
+            tensor = reorder_for_rope(source, checkpoint.tensors.read(source), checkpoint.text)
+            writer.write_tensor_data(_to_numpy(tensor, kind))
+    finally:
+        writer.close()
+
+
+def lossless_precision(checkpoint: Checkpoint) -> Precision:
+    """The smaller precision that still holds every stored number of the language model."""
+    places = checkpoint.tensors.places
+    halves = all(places[name].dtype == "F16" for name in checkpoint.tensors.names(PREFIX))
+    return "F16" if halves else "F32"
+
+
+def _to_numpy(tensor: torch.Tensor, kind: np.dtype[Any]) -> np.ndarray[Any, Any]:
+
+    array: np.ndarray[Any, Any] = np.ascontiguousarray(tensor.float().numpy().astype(kind))
+    return array
+
+
+def _add_settings(writer: GGUFWriter, checkpoint: Checkpoint, name: str) -> None:
+    text = checkpoint.text
+    writer.add_type("model")
+    writer.add_name(name)
+    writer.add_license(checkpoint.licence)
+    writer.add_context_length(text.context_tokens)
+    writer.add_embedding_length(text.hidden)
+    writer.add_block_count(text.layers)
+    writer.add_feed_forward_length(text.intermediate)
+    writer.add_head_count(text.heads)
+    writer.add_head_count_kv(text.kv_heads)
+    writer.add_key_length(text.head_dim)
+    writer.add_value_length(text.head_dim)
+    writer.add_rope_dimension_count(text.head_dim)
+    writer.add_rope_freq_base(text.rope_theta)
+    writer.add_layer_norm_rms_eps(text.norm_eps)
+    writer.add_vocab_size(text.vocabulary)
+
+
+def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, checkpoint: Checkpoint) -> None:
+    prompt = checkpoint.semantics.prompt
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(list(vocabulary.tokens))
+    writer.add_token_types(list(vocabulary.types))
+    writer.add_token_merges(list(vocabulary.merges))
+    if prompt.bos_token_id is not None:
+        writer.add_bos_token_id(prompt.bos_token_id)
+    writer.add_eos_token_id(prompt.eos_token_ids[0])
+    if vocabulary.pad_id is not None:
+        writer.add_pad_token_id(vocabulary.pad_id)
+    if vocabulary.unk_id is not None:
+        writer.add_unk_token_id(vocabulary.unk_id)
+    writer.add_add_bos_token(prompt.bos_token_id is not None)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)

@@ -1,0 +1,92 @@
+"""Quantize a GGUF file with llama.cpp, and say what really came out."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import llama_cpp
+from gguf import GGUFReader, LlamaFileType
+
+from tinyllava_export.errors import ExportError
+
+logger = logging.getLogger(__name__)
+
+QUANT_OF_BITS = {
+    2: "Q2_K",
+    3: "Q3_K_M",
+    4: "Q4_K_M",
+    5: "Q5_K_M",
+    6: "Q6_K",
+    8: "Q8_0",
+    16: "F16",
+    32: "F32",
+}
+FLOAT_QUANTS = ("F16", "F32")
+# Types that llama.cpp makes only with an importance matrix, or for mixtures of experts.
+UNAVAILABLE = {
+    "IQ1_M",
+    "IQ1_S",
+    "IQ2_M",
+    "IQ2_S",
+    "IQ2_XS",
+    "IQ2_XXS",
+    "IQ3_XXS",
+    "Q2_K_S",
+    "MXFP4_MOE",
+    "NVFP4",
+}
+
+
+def known_quants() -> dict[str, int]:
+    """llama.cpp's file types by name (``Q4_K_M``), with their numbers in the file."""
+    known = {
+        kind.name.removeprefix("MOSTLY_"): int(kind)
+        for kind in LlamaFileType
+        if kind.name.startswith("MOSTLY_")
+    }
+    known["F32"] = int(LlamaFileType.ALL_F32)
+    return {name: known[name] for name in sorted(known) if name not in UNAVAILABLE}
+
+
+def choose_quant(bits: int, quant: str | None) -> str:
+    """The file type asked for: ``quant`` where given, else the usual one of ``bits``.
+
+    Raises ``ExportError`` with the known ones.
+    """
+    if quant is not None:
+        if quant.upper() not in known_quants():
+            raise ExportError(f"quant {quant!r} is not known; known: {', '.join(known_quants())}")
+        return quant.upper()
+    if bits not in QUANT_OF_BITS:
+        known = ", ".join(f"{b} ({q})" for b, q in QUANT_OF_BITS.items())
+        raise ExportError(f"--bits {bits} is not known; known: {known}, or name one with --quant")
+    return QUANT_OF_BITS[bits]
+
+
+def quantize(source: Path, destination: Path, quant: str, *, threads: int) -> None:
+    """Write ``source`` to ``destination`` with the weights in ``quant``.
+
+    Rows that do not divide into a type's blocks get another type from llama.cpp; ``census``
+    says which. Raises ``ExportError`` if llama.cpp refuses.
+    """
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = known_quants()[quant]
+    params.nthread = threads
+    llama_cpp.llama_backend_init()
+    code = llama_cpp.llama_model_quantize(str(source).encode(), str(destination).encode(), params)
+    if code != 0 or not destination.is_file():
+        raise ExportError(f"llama.cpp could not make {quant} (code {code}); choose another --quant")
+
+
+def census(path: Path) -> str:
+    """The types of a GGUF file's tensors with their counts: ``q4_K 24, q6_K 5, f32 9``."""
+    types = Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)
+    ordered = sorted(types.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{_spelling(name)} {count}" for name, count in ordered)
+
+
+def _spelling(name: str) -> str:
+    """llama.cpp's spelling: lower case but for the K of the K-quants."""
+    return name.lower().replace("_k", "_K")

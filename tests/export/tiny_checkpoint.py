@@ -1,0 +1,172 @@
+"""A LLaVA checkpoint of the real classes, random and tiny, as tinyllava-train lays it out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    SiglipVisionConfig,
+)
+
+from tinyllava_edge.semantics import (
+    ConnectorSemantics,
+    ImageSemantics,
+    PromptSemantics,
+    Semantics,
+    TowerSemantics,
+    write_semantics,
+)
+
+SIZE, PATCH = 32, 8
+SPECIALS = ["<s>", "</s>", "<image>", "<unk>", "<pad>"]
+SENTENCES = [
+    "USER: What does the gauge read? ASSISTANT: 42 °C",
+    "USER: Is the valve open? ASSISTANT: yes",
+    "USER: How many boxes are there? ASSISTANT: 7",
+    "Sensors: temperature=62 °C, 3 s ago; level=0.5 m, 12 s ago (stale)",
+    "Which tank is the highest? The second one, at 80 percent.",
+    "Is it safe if the limit is 6.5 bar? No, it reads 7.2 bar.",
+    "The lamp is green, the door is closed, there's no smoke.",
+    "It's red; they're amber. We'll check the pump's panel.",
+    "1234567890 12 34 56 78 90 100 200 300",
+    "Ein Zähler zeigt 3,5 m³ – das genügt.",
+]
+# The splitting pattern of Qwen2's tokenizer.
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CARD = "---\nlicense: apache-2.0\n---\n# Tiny\n\nRandom weights; it knows nothing.\n"
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """Byte-level BPE on ten sentences, with the special tokens first."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    return tokenizer
+
+
+def vision_settings(family: str) -> SiglipVisionConfig | CLIPVisionConfig:
+    kind = SiglipVisionConfig if family == "siglip" else CLIPVisionConfig
+    return kind(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=SIZE,
+        patch_size=PATCH,
+    )
+
+
+def tiny_semantics(*, family: str = "siglip", feature_layer: int = -1) -> Semantics:
+    return Semantics(
+        prompt=PromptSemantics(
+            before_image="USER: ",
+            after_image="\n",
+            tail=" ASSISTANT:",
+            bos_token_id=0,
+            eos_token_ids=(1,),
+        ),
+        image=ImageSemantics(size=SIZE, aspect="pad", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        tower=TowerSemantics(
+            kind=family,
+            feature_layer=feature_layer,
+            dropped_tokens=int(family == "clip"),
+            activation="gelu_pytorch_tanh" if family == "siglip" else "quick_gelu",
+        ),
+        connector=ConnectorSemantics(
+            kind="mlp2x_gelu", activation="gelu", image_tokens=(SIZE // PATCH) ** 2
+        ),
+        context_tokens=256,
+    )
+
+
+def tiny_model(
+    *, family: str = "siglip", feature_layer: int = -1, tied: bool = True, vocabulary: int = 400
+) -> LlavaForConditionalGeneration:
+    """Weights large enough that every layer leaves its mark on the logits."""
+    torch.manual_seed(7)
+    text: dict[str, Any] = {
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 4,
+    }
+    config = LlavaConfig(
+        vision_config=vision_settings(family),
+        text_config=LlamaConfig(**text),
+        image_token_index=2,
+        projector_hidden_act="gelu",
+        vision_feature_layer=feature_layer,
+        vision_feature_select_strategy="default" if family == "clip" else "full",
+        image_seq_length=(SIZE // PATCH) ** 2,
+        tie_word_embeddings=tied,
+    )
+    model = LlavaForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name:
+                weight.add_(0.2 * torch.randn_like(weight))
+            else:
+                weight.mul_(3.0).add_(0.01 * torch.randn_like(weight))
+    return model
+
+
+def write_tiny_checkpoint(
+    folder: Path,
+    *,
+    family: str = "siglip",
+    feature_layer: int = -1,
+    tied: bool = True,
+    vocabulary: int = 400,
+    half: bool = False,
+) -> LlavaForConditionalGeneration:
+    """Write the checkpoint and return the model it was written from."""
+    model = tiny_model(family=family, feature_layer=feature_layer, tied=tied, vocabulary=vocabulary)
+    (model.half() if half else model).save_pretrained(folder)
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        '{"pad_token": "<pad>", "unk_token": {"content": "<unk>"}}', encoding="utf-8"
+    )
+    write_semantics(tiny_semantics(family=family, feature_layer=feature_layer), folder)
+    (folder / "README.md").write_text(CARD, encoding="utf-8")
+    return model.float()
+
+
+def tiny_picture(seed: int = 0, width: int = 48, height: int = 36) -> Image.Image:
+    """A picture that is different everywhere: two gradients and a block."""
+    picture = Image.new("RGB", (width, height))
+    for x in range(width):
+        for y in range(height):
+            picture.putpixel((x, y), ((5 * x + 40 * seed) % 256, 7 * y % 256, 90 * seed % 256))
+    picture.paste((250, 250, 20), (4 + seed, 6, 16 + seed, 20))
+    return picture
