@@ -89,19 +89,16 @@ def _build_tower(checkpoint: Checkpoint) -> nn.Module:
     layers = used_layers(checkpoint.vision.layers, checkpoint.semantics.tower.feature_layer)
     settings = {**checkpoint.vision_config, "num_hidden_layers": layers, "vision_use_head": False}
     tower: nn.Module = classes[checkpoint.vision.family](_config(settings)).float()
-    for name, module in list(tower.named_modules()):
-        if name.rpartition(".")[2] == CLOSING_NORM:
-            tower.get_submodule(name.rpartition(".")[0]).add_module(CLOSING_NORM, nn.Identity())
-            del module
+    for name in [name for name, _ in tower.named_modules()]:
+        parent, _, child = name.rpartition(".")
+        if child == CLOSING_NORM:
+            tower.get_submodule(parent).add_module(CLOSING_NORM, nn.Identity())
     return tower
 
 
 def _build_connector(checkpoint: Checkpoint) -> nn.Module:
     """The two-layer MLP, with biases where the checkpoint has them."""
     activation = checkpoint.semantics.connector.activation
-        checkpoint.semantics.connector.kind,
-        checkpoint.semantics.connector.activation,
-    )
     if activation not in ACT2FN:
         raise CheckpointError(
             f"connector activation {activation!r} is not known to transformers; correct "

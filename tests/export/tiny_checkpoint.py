@@ -37,7 +37,7 @@ SENTENCES = [
     "The lamp is green, the door is closed, there's no smoke.",
     "It's red; they're amber. We'll check the pump's panel.",
     "1234567890 12 34 56 78 90 100 200 300",
-    "Ein Zähler zeigt 3,5 m³ – das genügt.",
+    "Ein Zähler zeigt 3,5 m³, das genügt.",
 ]
 # The splitting pattern of Qwen2's tokenizer.
 PATTERN = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from pathlib import Path
 
@@ -10,8 +9,6 @@ import llama_cpp
 from gguf import GGUFReader, LlamaFileType
 
 from tinyllava_export.errors import ExportError
-
-logger = logging.getLogger(__name__)
 
 QUANT_OF_BITS = {
     2: "Q2_K",
