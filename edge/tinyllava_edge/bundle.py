@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from tinyllava_edge.errors import BundleError
 from tinyllava_edge.manifest import FILE_NAME, Component, Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 UNPICKLED_SUFFIXES = frozenset(
     {".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}

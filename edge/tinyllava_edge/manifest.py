@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinyllava_edge.errors import BundleError
 from tinyllava_edge.semantics import Semantics
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSION = 1

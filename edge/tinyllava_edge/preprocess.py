@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from tinyllava_edge.semantics import ImageSemantics
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tinyllava_edge.semantics import ImageSemantics
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,

@@ -1,0 +1,1 @@
+"""Run exported TinyLLaVA bundles on small machines and answer over MQTT."""
