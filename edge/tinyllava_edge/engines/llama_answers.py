@@ -86,6 +86,14 @@ class Answering:
                 self._llama.forget(sequence)
         return [replies[draft.sequence] for draft in drafts]
 
+    def prompt_logits(self, prompt: Prompt) -> NDArray[np.float32]:
+        """Logits ``[vocab]`` of the token that would follow a prompt."""
+        try:
+            (draft,) = self._read([prompt])
+        finally:
+            self._llama.forget(1)
+        return draft.logits
+
     def _read(self, group: Sequence[Prompt]) -> list[_Draft]:
         """Feed all questions in one go, each on its own copy of the prefix."""
         steps = []

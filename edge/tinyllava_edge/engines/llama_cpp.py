@@ -120,6 +120,15 @@ class LlamaCppEngine:
             replies += self._answering.answer(group, watch)
         return replies
 
+    def prompt_logits(self, sight: Sight, question: Question) -> NDArray[np.float32]:
+        """Logits ``[vocab]`` of the token that would follow a question's prompt, for measuring.
+
+        Raises as ``ask`` does.
+        """
+        prompt = self._prompts.build(question)
+        self._prefill(sight)
+        return self._answering.prompt_logits(prompt)
+
     def close(self) -> None:
         """Free native memory; the engine is unusable afterwards."""
         self._owned.close()
