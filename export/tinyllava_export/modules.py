@@ -43,25 +43,36 @@ class VisionPath(nn.Module):
 
 def build_language_model(checkpoint: Checkpoint) -> PreTrainedModel:
     """The causal language model, in evaluation mode."""
-    model = AutoModelForCausalLM.from_config(_config(checkpoint.text_config), dtype=torch.float32)
-    names = {f"text.{key}": tensor for key, tensor in model.state_dict().items()}
-    if checkpoint.text.tied_embeddings:
-        names.pop("text.lm_head.weight", None)
-    _fill(names, checkpoint)
+    model = _new_language_model(checkpoint)
+    _fill(_language_targets(model, checkpoint), checkpoint)
     return cast("PreTrainedModel", model.eval())
 
 
 def build_vision_path(checkpoint: Checkpoint) -> VisionPath:
     """Tower and connector as the checkpoint's semantics use them, in evaluation mode."""
-    tower = _build_tower(checkpoint)
-    connector = _build_connector(checkpoint)
-    names = {
-        f"vision.{key.removeprefix(TOWER_NEST)}": tensor
-        for key, tensor in tower.state_dict().items()
-    }
-    names |= {f"connector.{key}": tensor for key, tensor in connector.state_dict().items()}
-    _fill(names, checkpoint)
-    return VisionPath(tower, connector, checkpoint.semantics.tower.dropped_tokens).eval()
+    path = _new_vision_path(checkpoint)
+    _fill(_vision_targets(path), checkpoint)
+    return path.eval()
+
+
+def require_tensors(checkpoint: Checkpoint) -> None:
+    """Raise ``CheckpointError`` where a tensor is missing or has another shape than it should.
+
+    Compares with modules built without memory, so it costs little at any size.
+    """
+    with torch.device("meta"):
+        targets = _language_targets(_new_language_model(checkpoint), checkpoint)
+    for name, target in targets.items():
+        _require_tensor(checkpoint, name, tuple(target.shape))
+    for name, shape in expected_vision_tensors(checkpoint).items():
+        _require_tensor(checkpoint, name, shape)
+
+
+def expected_vision_tensors(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors that picture features pass through, by neutral name."""
+    with torch.device("meta"):
+        path = _new_vision_path(checkpoint)
+    return {name: tuple(target.shape) for name, target in _vision_targets(path).items()}
 
 
 def used_layers(layers: int, feature_layer: int) -> int:
@@ -79,7 +90,32 @@ def used_layers(layers: int, feature_layer: int) -> int:
     return used
 
 
-def _build_tower(checkpoint: Checkpoint) -> nn.Module:
+def _new_language_model(checkpoint: Checkpoint) -> Any:
+    return AutoModelForCausalLM.from_config(_config(checkpoint.text_config), dtype=torch.float32)
+
+
+def _new_vision_path(checkpoint: Checkpoint) -> VisionPath:
+    dropped_tokens = checkpoint.semantics.tower.dropped_tokens
+    return VisionPath(_new_tower(checkpoint), _new_connector(checkpoint), dropped_tokens)
+
+
+def _language_targets(model: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The model's own tensors by neutral name; a tied head is the embedding table already."""
+    targets = {f"text.{key}": tensor for key, tensor in model.state_dict().items()}
+    if checkpoint.text.tied_embeddings:
+        targets.pop("text.lm_head.weight", None)
+    return targets
+
+
+def _vision_targets(path: VisionPath) -> dict[str, torch.Tensor]:
+    """Tower and connector by neutral name, whichever way this transformers nests the tower."""
+    tower = path.tower.state_dict().items()
+    targets = {f"vision.{key.removeprefix(TOWER_NEST)}": tensor for key, tensor in tower}
+    connector = path.connector.state_dict().items()
+    return targets | {f"connector.{key}": tensor for key, tensor in connector}
+
+
+def _new_tower(checkpoint: Checkpoint) -> nn.Module:
     """The tower without the layers after the features and without its closing norm.
 
     Then ``last_hidden_state`` is ``hidden_states[feature_layer]`` in every release of
@@ -96,7 +132,7 @@ def _build_tower(checkpoint: Checkpoint) -> nn.Module:
     return tower
 
 
-def _build_connector(checkpoint: Checkpoint) -> nn.Module:
+def _new_connector(checkpoint: Checkpoint) -> nn.Module:
     """The two-layer MLP, with biases where the checkpoint has them."""
     activation = checkpoint.semantics.connector.activation
     if activation not in ACT2FN:
@@ -120,16 +156,20 @@ def _config(settings: dict[str, Any]) -> Any:
 
 @torch.no_grad()
 def _fill(targets: dict[str, torch.Tensor], checkpoint: Checkpoint) -> None:
-    """Copy each target from the tensor of its name; missing or misshapen ones are refused."""
+    """Copy each target from the tensor of its name, one at a time."""
     for name, target in targets.items():
-        if name not in checkpoint.tensors:
-            raise CheckpointError(
-                f"{checkpoint.folder}: tensor {name} is missing; save the whole model"
-            )
-        shape = checkpoint.tensors.shape(name)
-        if shape != tuple(target.shape):
-            raise CheckpointError(
-                f"{checkpoint.folder}: tensor {name} has shape {list(shape)}, config.json means "
-                f"{list(target.shape)}; weights and configuration are of different models"
-            )
+        _require_tensor(checkpoint, name, tuple(target.shape))
         target.copy_(checkpoint.tensors.read(name))
+
+
+def _require_tensor(checkpoint: Checkpoint, name: str, expected: tuple[int, ...]) -> None:
+    if name not in checkpoint.tensors:
+        raise CheckpointError(
+            f"{checkpoint.folder}: tensor {name} is missing; save the whole model"
+        )
+    shape = checkpoint.tensors.shape(name)
+    if shape != expected:
+        raise CheckpointError(
+            f"{checkpoint.folder}: tensor {name} has shape {list(shape)}, config.json means "
+            f"{list(expected)}; weights and configuration are of different models"
+        )

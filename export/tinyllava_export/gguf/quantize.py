@@ -8,7 +8,9 @@ from pathlib import Path
 import llama_cpp
 from gguf import GGUFReader, LlamaFileType
 
+from tinyllava_edge.engines.llama_log import last_error, route_log
 from tinyllava_export.errors import ExportError
+from tinyllava_export.gguf.language_model import Precision
 
 QUANT_OF_BITS = {
     2: "Q2_K",
@@ -20,7 +22,7 @@ QUANT_OF_BITS = {
     16: "F16",
     32: "F32",
 }
-FLOAT_QUANTS = ("F16", "F32")
+FLOAT_QUANTS: dict[str, Precision] = {"F16": "F16", "F32": "F32"}
 # Types that llama.cpp makes only with an importance matrix, or for mixtures of experts.
 UNAVAILABLE = {
     "IQ1_M",
@@ -68,13 +70,16 @@ def quantize(source: Path, destination: Path, quant: str, *, threads: int) -> No
     Rows that do not divide into a type's blocks get another type from llama.cpp; ``census``
     says which. Raises ``ExportError`` if llama.cpp refuses.
     """
+    route_log(llama_cpp)
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = known_quants()[quant]
     params.nthread = threads
     llama_cpp.llama_backend_init()
     code = llama_cpp.llama_model_quantize(str(source).encode(), str(destination).encode(), params)
     if code != 0 or not destination.is_file():
-        raise ExportError(f"llama.cpp could not make {quant} (code {code}); choose another --quant")
+        raise ExportError(
+            f"llama.cpp could not make {quant} ({last_error() or code}); choose another --quant"
+        )
 
 
 def census(path: Path) -> str:

@@ -1,0 +1,135 @@
+"""The export from end to end: plan, write, measure, put in place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyllava_devices.footprint import MIB, kv_kib_per_token, vision_activation_mib
+from tinyllava_edge.bundle import open_bundle
+from tinyllava_edge.manifest import Footprint, Manifest
+from tinyllava_edge.manifest import Source as ManifestSource
+from tinyllava_export import __version__
+from tinyllava_export.bundle_writer import BundleDraft, drafted_bundle
+from tinyllava_export.calibration import read_calibration
+from tinyllava_export.checkpoints import Checkpoint
+from tinyllava_export.fidelity import Fidelity, measure_fidelity, require_fidelity
+from tinyllava_export.gguf.language_model import lossless_precision, write_language_model
+from tinyllava_export.gguf.quantize import FLOAT_QUANTS, census, quantize
+from tinyllava_export.plan import (
+    CARD_FILE,
+    LLM_FILE,
+    VISION_FILE,
+    ExportOptions,
+    ExportPlan,
+    plan_export,
+)
+from tinyllava_export.source import Source
+from tinyllava_export.vision import write_vision
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportedBundle:
+    """A bundle in its place, its manifest and what was measured."""
+
+    folder: Path
+    manifest: Manifest
+    fidelity: Fidelity
+
+
+def export_bundle(folder: Path, options: ExportOptions, report: Report) -> ExportedBundle:
+    """Export a checkpoint folder to a bundle folder, whole or not at all.
+
+    ``report`` is told what is being done, a line at a time. The same checkpoint and options give
+    the same bytes. Raises ``CheckpointError``, ``ExportError``, or ``FidelityError`` where
+    ``options.max_kl`` is exceeded.
+    """
+    plan = plan_export(folder, options)
+    calibration = read_calibration(folder)
+    with drafted_bundle(options.out, force=options.force) as draft:
+        _write_llm(plan, draft, report)
+        source = Source(plan.checkpoint)
+        _write_vision(plan, source, draft, report)
+        if plan.checkpoint.card is not None:
+            shutil.copyfile(plan.checkpoint.card, draft.folder / CARD_FILE)
+            draft.add("card", CARD_FILE)
+        manifest = _manifest(plan, draft)
+        draft.write_manifest(manifest)
+        report(f"measuring on {len(calibration.items)} questions ({calibration.origin})")
+        fidelity = measure_fidelity(
+            open_bundle(draft.folder), source, calibration, threads=_threads()
+        )
+        require_fidelity(fidelity, options.max_kl)
+        manifest = manifest.model_copy(update={"fidelity": fidelity.by_stage()})
+        draft.write_manifest(manifest)
+    return ExportedBundle(options.out, manifest, fidelity)
+
+
+def _write_llm(plan: ExportPlan, draft: BundleDraft, report: Report) -> None:
+    target = draft.folder / LLM_FILE
+    if plan.quant in FLOAT_QUANTS:
+        precision = FLOAT_QUANTS[plan.quant]
+        report(f"writing {LLM_FILE} in {precision}")
+        write_language_model(plan.checkpoint, target, name=plan.name, precision=precision)
+    else:
+        precision = lossless_precision(plan.checkpoint)
+        full = draft.scratch / f"llm-{precision.lower()}.gguf"
+        report(f"writing the language model in {precision}")
+        write_language_model(plan.checkpoint, full, name=plan.name, precision=precision)
+        report(f"quantizing {LLM_FILE} to {plan.quant}")
+        quantize(full, target, plan.quant, threads=_threads())
+        full.unlink()
+    draft.add("llm", LLM_FILE, f"{plan.quant} ({census(target)})")
+
+
+def _write_vision(plan: ExportPlan, source: Source, draft: BundleDraft, report: Report) -> None:
+    report(f"writing {VISION_FILE} with {plan.vision_bits} bits")
+    quantization = write_vision(
+        source.vision,
+        draft.folder / VISION_FILE,
+        size=plan.checkpoint.semantics.image.size,
+        bits=plan.vision_bits,
+        scratch=draft.scratch,
+    )
+    draft.add("vision", VISION_FILE, quantization)
+
+
+def _manifest(plan: ExportPlan, draft: BundleDraft) -> Manifest:
+    return Manifest(
+        name=plan.name,
+        source=ManifestSource(format=plan.checkpoint.format, sha256=plan.checkpoint.sha256),
+        semantics=plan.checkpoint.semantics,
+        components=tuple(draft.components),
+        footprint=_footprint(plan.checkpoint, draft),
+        licence=plan.checkpoint.licence,
+        created_with=f"tinyllava-export {__version__}",
+    )
+
+
+def _footprint(checkpoint: Checkpoint, draft: BundleDraft) -> Footprint:
+    weights = sum(part.bytes for part in draft.components if part.role in ("llm", "vision"))
+    text, vision = checkpoint.text, checkpoint.vision
+    return Footprint(
+        weights_mib=round(weights / MIB, 3),
+        kv_kib_per_token=kv_kib_per_token(
+            layers=text.layers, kv_heads=text.kv_heads, head_dim=text.head_dim
+        ),
+        vision_activation_mib=round(
+            vision_activation_mib(
+                tokens=vision.tokens,
+                hidden=vision.hidden,
+                intermediate=vision.intermediate,
+                heads=vision.heads,
+            ),
+            3,
+        ),
+    )
+
+
+def _threads() -> int:
+    return os.cpu_count() or 1

@@ -1,0 +1,141 @@
+"""What an export is going to write: checked and sized before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from tinyllava_export.bundle_writer import refuse_existing
+from tinyllava_export.checkpoints import Checkpoint, open_checkpoint
+from tinyllava_export.checkpoints.tensors import Tensors
+from tinyllava_export.errors import ExportError
+from tinyllava_export.gguf.quantize import choose_quant
+from tinyllava_export.gguf.tensor_layout import gguf_names
+from tinyllava_export.gguf.vocabulary import read_vocabulary
+from tinyllava_export.modules import expected_vision_tensors, require_tensors
+from tinyllava_export.vision import QUANTIZATION_OF_BITS
+
+TARGETS = ("gguf",)
+LLM_FILE, VISION_FILE, CARD_FILE = "llm.gguf", "vision.onnx", "MODEL_CARD.md"
+EMBEDDING_TABLES = ("token_embd.weight", "output.weight")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the user asked for. ``quant`` None takes the usual type of ``bits``."""
+
+    out: Path
+    target: str = "gguf"
+    bits: int = 4
+    quant: str | None = None
+    vision_bits: int = 8
+    name: str | None = None
+    force: bool = False
+    max_kl: float | None = None
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """A file of the bundle with its estimated size."""
+
+    role: str
+    file: str
+    bytes: int
+    quantization: str | None
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """A checkpoint that can be exported as asked, and the files that will come of it."""
+
+    checkpoint: Checkpoint
+    name: str
+    quant: str
+    vision_bits: int
+    files: tuple[PlannedFile, ...]
+
+
+def plan_export(folder: Path, options: ExportOptions) -> ExportPlan:
+    """Check everything that can be checked without writing.
+
+    Raises ``ExportError`` for options, ``CheckpointError`` for the checkpoint.
+    """
+    if options.target not in TARGETS:
+        known = ", ".join(TARGETS)
+        raise ExportError(f"target {options.target!r} is not known; known: {known}")
+    quant = choose_quant(options.bits, options.quant)
+    if options.vision_bits not in QUANTIZATION_OF_BITS:
+        known = ", ".join(str(bits) for bits in QUANTIZATION_OF_BITS)
+        raise ExportError(f"--vision-bits {options.vision_bits} is not known; known: {known}")
+    refuse_existing(options.out, force=options.force)
+    checkpoint = open_checkpoint(folder)
+    require_tensors(checkpoint)
+    read_vocabulary(checkpoint.tokenizer, checkpoint.text.vocabulary)
+    return ExportPlan(
+        checkpoint=checkpoint,
+        name=options.name or options.out.resolve().name,
+        quant=quant,
+        vision_bits=options.vision_bits,
+        files=tuple(_files(checkpoint, quant, options.vision_bits)),
+    )
+
+
+def _files(checkpoint: Checkpoint, quant: str, vision_bits: int) -> list[PlannedFile]:
+    files = [
+        PlannedFile("llm", LLM_FILE, _llm_bytes(checkpoint, quant), quant),
+        PlannedFile(
+            "vision",
+            VISION_FILE,
+            _vision_bytes(checkpoint, vision_bits),
+            QUANTIZATION_OF_BITS[vision_bits],
+        ),
+    ]
+    if checkpoint.card is not None:
+        files.append(PlannedFile("card", CARD_FILE, checkpoint.card.stat().st_size, None))
+    return files
+
+
+def _llm_bytes(checkpoint: Checkpoint, quant: str) -> int:
+    """Weights in their types (tables of embeddings in Q6_K below 6 bits, as llama.cpp does)."""
+    bits = _bits_per_weight(quant)
+    table_bits = max(bits, _bits_per_weight("Q6_K"))
+    total = 0.0
+    for source, target in gguf_names(checkpoint):
+        shape = checkpoint.tensors.shape(source)
+        if len(shape) < 2:
+            total += 32 * _numel(checkpoint.tensors, source)
+        else:
+            width = table_bits if target in EMBEDDING_TABLES else bits
+            total += width * _numel(checkpoint.tensors, source)
+    return int(total / 8) + checkpoint.tokenizer.stat().st_size
+
+
+def _vision_bytes(checkpoint: Checkpoint, bits: int) -> int:
+    """int8 covers the matrices of layers and connector; the rest stays float32."""
+    total = 0
+    for name in expected_vision_tensors(checkpoint):
+        matrix = name.endswith(".weight") and len(checkpoint.tensors.shape(name)) == 2
+        quantized = matrix and ".embeddings." not in f".{name}"
+        width = bits if bits > 8 or quantized else 32
+        total += width * _numel(checkpoint.tensors, name)
+    return total // 8
+
+
+def _numel(tensors: Tensors, name: str) -> int:
+    count = 1
+    for length in tensors.shape(name):
+        count *= length
+    return count
+
+
+def _bits_per_weight(quant: str) -> float:
+    """Of the type that gives a file type its name: ``Q4_K_M`` is mostly ``Q4_K``."""
+    stem = quant
+    while stem not in GGMLQuantizationType.__members__:
+        stem, _, rest = stem.rpartition("_")
+        if not rest:
+            raise ExportError(f"quant {quant!r} names no tensor type; use another --quant")
+    block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[stem]]
+    return float(8 * block_bytes / block)
