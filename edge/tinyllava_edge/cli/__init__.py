@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tinyllava_edge.cli import ask, verify
+from tinyllava_edge.cli import ask, check, demo, run, verify
 from tinyllava_edge.errors import TinyLlavaError
 
 __all__ = ["app"]
@@ -39,5 +39,5 @@ def main() -> None:
     """Run TinyLLaVA bundles and answer questions about pictures."""
 
 
-for command in (ask, verify):
+for command in (run, check, ask, verify, demo):
     command.register(app)
