@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,9 +41,7 @@ class Source:
         self.semantics: Semantics = checkpoint.semantics
         self.vision: VisionPath = build_vision_path(checkpoint)
         self.language_model: PreTrainedModel = build_language_model(checkpoint)
-        self.tokenizer: Tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer))
-        # Text from outside must not become control tokens, here as little as on the edge.
-        self.tokenizer.encode_special_tokens = True
+        self.tokenizer: Tokenizer = read_tokenizer(checkpoint.tokenizer)
 
     @torch.inference_mode()
     def see(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -97,6 +96,15 @@ class Source:
         table = self.language_model.get_input_embeddings()
         embedded: torch.Tensor = table(torch.tensor([ids], dtype=torch.long))
         return embedded
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer, set to take control tokens in a text as plain text, like the edge."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def source_pixels(image: Image.Image, semantics: ImageSemantics) -> NDArray[np.float32]:

@@ -31,6 +31,7 @@ UNAVAILABLE = {
     "IQ2_S",
     "IQ2_XS",
     "IQ2_XXS",
+    "IQ3_XS",
     "IQ3_XXS",
     "Q2_K_S",
     "MXFP4_MOE",

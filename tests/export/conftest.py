@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -170,3 +173,38 @@ def tiny_picture(seed: int = 0, width: int = 48, height: int = 36) -> Image.Imag
             picture.putpixel((x, y), ((5 * x + 40 * seed) % 256, 7 * y % 256, 90 * seed % 256))
     picture.paste((250, 250, 20), (4 + seed, 6, 16 + seed, 20))
     return picture
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny products gain nothing from threads, and tests share the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint() -> Callable[..., LlavaForConditionalGeneration]:
+    """``write_checkpoint(folder, family=, feature_layer=, tied=, vocabulary=, half=)``."""
+    return write_tiny_checkpoint
+
+
+@pytest.fixture(scope="session")
+def draw_picture() -> Callable[..., Image.Image]:
+    """``draw_picture(seed, width, height)``."""
+    return tiny_picture
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A SigLIP checkpoint, shared by tests that only read it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture
+def own_folder(tiny_folder, tmp_path) -> Path:
+    """A copy of the checkpoint that a test may spoil."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "checkpoint"))
