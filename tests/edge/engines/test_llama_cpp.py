@@ -143,13 +143,12 @@ def test_logits_equal_a_single_sequence_pass_when_the_prefix_is_shared(
     question = Question("is the valve open?")
     engine.ask(sight, [question])
     inputs = expected_inputs(tiny_model, engine, runtime, question)
-    (draft,) = engine._answering._read([engine._prompts.build(question)])
-    engine._llama.forget(1)
+    shared = engine.prompt_logits(sight, question)
     last = runtime.tokenize(tiny_model.semantics.prompt.tail)[-1]
     runtime.decode_embeddings(inputs[:-1], position=0, sequence=0)
     (straight,) = runtime.decode([Step(last, len(inputs) - 1, 0, wanted=True)])
     runtime.forget(0)
-    assert np.abs(draft.logits - straight).max() < 1e-3
+    assert np.abs(shared - straight).max() < 1e-3
 
 
 def test_ask_writes_the_greedy_text_when_compared_with_numpy(tiny_model, engine, runtime, sight):
