@@ -71,6 +71,8 @@ class Topics:
 
     def _name_in(self, topic: str, destination: Destination) -> str:
         """The level that names the camera or sensor where the configuration names none."""
+        if destination.kind == "ask":
+            return ""
         start = self._camera if destination.kind == "frame" else self._sensor
         name = topic.removeprefix(start).split("/")[0]
         return name if name.isprintable() else ""
