@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from tinyllava_export.fidelity import Fidelity
     from tinyllava_export.pipeline import ExportedBundle
     from tinyllava_export.plan import ExportPlan
+
+# Libraries log errors that also come up as an exception; without a handler Python would print both.
+logging.getLogger("tinyllava_edge").addHandler(logging.NullHandler())
 
 progress = Console(stderr=True, highlight=False)
 

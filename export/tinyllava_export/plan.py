@@ -19,6 +19,7 @@ from tinyllava_export.vision import QUANTIZATION_OF_BITS
 
 TARGETS = ("gguf",)
 LLM_FILE, VISION_FILE, CARD_FILE = "llm.gguf", "vision.onnx", "MODEL_CARD.md"
+MAX_NAME = 100  # as in the manifest
 EMBEDDING_TABLES = ("token_embd.weight", "output.weight")
 
 
@@ -69,13 +70,16 @@ def plan_export(folder: Path, options: ExportOptions) -> ExportPlan:
     if options.vision_bits not in QUANTIZATION_OF_BITS:
         known = ", ".join(str(bits) for bits in QUANTIZATION_OF_BITS)
         raise ExportError(f"--vision-bits {options.vision_bits} is not known; known: {known}")
+    name = options.name or options.out.resolve().name
+    if len(name) > MAX_NAME:
+        raise ExportError(f"name {name!r} has {len(name)} letters; give at most {MAX_NAME}")
     refuse_existing(options.out, force=options.force)
     checkpoint = open_checkpoint(folder)
     require_tensors(checkpoint)
     read_vocabulary(checkpoint.tokenizer, checkpoint.text.vocabulary)
     return ExportPlan(
         checkpoint=checkpoint,
-        name=options.name or options.out.resolve().name,
+        name=name,
         quant=quant,
         vision_bits=options.vision_bits,
         files=tuple(_files(checkpoint, quant, options.vision_bits)),

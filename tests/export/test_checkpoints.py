@@ -168,6 +168,21 @@ def test_open_checkpoint_refuses_a_context_longer_than_the_model_has(own_folder)
         open_checkpoint(own_folder)
 
 
+def test_open_checkpoint_refuses_token_ids_outside_the_vocabulary(own_folder):
+    semantics = json.loads((own_folder / "tinyllava.json").read_text())
+    semantics["prompt"]["eos_token_ids"] = [1, 400]
+    (own_folder / "tinyllava.json").write_text(json.dumps(semantics))
+    with pytest.raises(CheckpointError, match="token 400, the vocabulary has 400"):
+        open_checkpoint(own_folder)
+
+
+@pytest.mark.parametrize("section", [None, [], "llama"])
+def test_open_checkpoint_refuses_a_configuration_without_its_parts(own_folder, section):
+    edit_json(own_folder / "config.json", text_config=section)
+    with pytest.raises(CheckpointError, match="has no text_config"):
+        open_checkpoint(own_folder)
+
+
 def test_open_checkpoint_refuses_a_folder_without_semantics(own_folder):
     (own_folder / "tinyllava.json").unlink()
     with pytest.raises(BundleError, match=r"no tinyllava\.json"):

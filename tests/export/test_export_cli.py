@@ -143,6 +143,7 @@ def test_dry_run_prints_a_table_for_people(tiny_folder, tmp_path):
         (["--quant", "Q9"], "quant 'Q9' is not known; known: "),
         (["--bits", "7"], "--bits 7 is not known"),
         (["--vision-bits", "4"], "--vision-bits 4 is not known"),
+        (["--name", "n" * 101], "has 101 letters"),
         (["--to", "tflite"], "target 'tflite' is not known; known: gguf"),
     ],
 )

@@ -79,7 +79,12 @@ def vision_shape(config: dict[str, Any]) -> VisionShape:
 def _fill_in(family: str, config: dict[str, Any]) -> dict[str, Any]:
 
     rest = {key: value for key, value in config.items() if key != "model_type"}
-    completed: dict[str, Any] = AutoConfig.for_model(family, **rest).to_dict()
+    try:
+        completed: dict[str, Any] = AutoConfig.for_model(family, **rest).to_dict()
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"config.json: settings of the {family} are not valid ({error}); save it again"
+        ) from None
     return completed
 
 

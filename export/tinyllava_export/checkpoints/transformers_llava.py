@@ -54,10 +54,10 @@ def open_transformers_llava(folder: Path, config: dict[str, Any]) -> Checkpoint:
     semantics = read_semantics(folder)
     files = weight_files(folder)
     tensors = index_tensors(files, neutral_name)
-    text_config = complete_text_config(config.get("text_config", {}))
+    text_config = complete_text_config(_section(folder, config, "text_config"))
     if config.get("tie_word_embeddings") is True and HEAD not in tensors:
         text_config["tie_word_embeddings"] = True
-    vision_config = complete_vision_config(config.get("vision_config", {}))
+    vision_config = complete_vision_config(_section(folder, config, "vision_config"))
     checkpoint = Checkpoint(
         folder=folder,
         format=FORMAT,
@@ -72,6 +72,13 @@ def open_transformers_llava(folder: Path, config: dict[str, Any]) -> Checkpoint:
     )
     _check_semantics(checkpoint, config)
     return checkpoint
+
+
+def _section(folder: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name)
+    if not isinstance(section, dict):
+        raise CheckpointError(f"{folder}: config.json has no {name}; save the checkpoint again")
+    return section
 
 
 def _check_semantics(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
@@ -101,9 +108,16 @@ def _check_semantics(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
                 f"{checkpoint.folder}: tinyllava.json says {field} = {said}, config.json says "
                 f"{meant}; correct the one that is wrong"
             )
-    if semantics.context_tokens > checkpoint.text.context_tokens:
+    text = checkpoint.text
+    if semantics.context_tokens > text.context_tokens:
         raise CheckpointError(
             f"{checkpoint.folder}: tinyllava.json says context_tokens = "
-            f"{semantics.context_tokens}, the language model has "
-            f"{checkpoint.text.context_tokens}; lower it"
+            f"{semantics.context_tokens}, the language model has {text.context_tokens}; lower it"
         )
+    prompt = semantics.prompt
+    for token in (*prompt.eos_token_ids, prompt.bos_token_id or 0):
+        if not 0 <= token < text.vocabulary:
+            raise CheckpointError(
+                f"{checkpoint.folder}: tinyllava.json names token {token}, the vocabulary has "
+                f"{text.vocabulary}; correct its prompt ids"
+            )
