@@ -1,0 +1,1 @@
+"""TinyLLaVA Edge, floor 3: from a dataset to a checkpoint folder."""

@@ -1,0 +1,63 @@
+"""Statements about a scene: the captions that the tower and the connector learn from."""
+
+from __future__ import annotations
+
+from random import Random
+
+from tinyllava_train.panels.instruments.boxes import MOST, Boxes
+from tinyllava_train.panels.instruments.display import Display
+from tinyllava_train.panels.instruments.gauge import TICKS, UNITS, Gauge
+from tinyllava_train.panels.instruments.hazards import HAZARDS
+from tinyllava_train.panels.instruments.leds import STATES, Leds
+from tinyllava_train.panels.instruments.passages import Door, Valve
+from tinyllava_train.panels.instruments.pen import COLOURS
+from tinyllava_train.panels.instruments.tanks import LETTERS, Tanks
+from tinyllava_train.panels.scene import Scene
+
+_OPEN = ("open", "closed")
+
+
+def statements(scene: Scene) -> list[str]:
+    """Every elementary statement that is true of the scene, in a fixed order."""
+    true: list[str] = [f"there is {scene.hazard} wrong" if scene.hazard == "nothing" else scene.hazard]
+    for item in scene.instruments:
+        if isinstance(item, Gauge):
+            true += [f"gauge at tick {item.tick}", f"gauge in {item.unit}"]
+        elif isinstance(item, Display):
+            tens, ones = divmod(item.number, 10)
+            true += [f"display tens {tens}", f"display ones {ones}"]
+        elif isinstance(item, Leds):
+            true += [f"LED {n} is {state}" for n, state in enumerate(item.states, 1)]
+            true.append(f"{len(item.states)} LEDs")
+        elif isinstance(item, Tanks):
+            true += [f"tank {letter} is {level} % full" for letter, level in item.by_letter.items()]
+            true += [f"{len(item.levels)} tanks", f"the liquid is {item.colour}"]
+        elif isinstance(item, Boxes):
+            true.append(f"{item.count} boxes")
+        elif isinstance(item, (Valve, Door)):
+            name = type(item).__name__.lower()
+            true.append(f"the {name} is {'open' if item.open else 'closed'}")
+    return true
+
+
+def all_statements() -> list[str]:
+    """Every statement that can be true of some scene; the bank that pictures are matched with."""
+    bank = ["there is nothing wrong", *(hazard for hazard in HAZARDS if hazard != "nothing")]
+    bank += [f"gauge at tick {tick}" for tick in range(TICKS + 1)]
+    bank += [f"gauge in {unit}" for unit in UNITS]
+    bank += [f"display {place} {digit}" for place in ("tens", "ones") for digit in range(10)]
+    bank += [f"LED {n} is {state}" for n in range(1, 6) for state in STATES]
+    bank += [f"{n} LEDs" for n in range(3, 6)]
+    bank += [f"tank {letter} is {level} % full" for letter in LETTERS for level in range(10, 100, 10)]
+    bank += [f"{n} tanks" for n in (2, 3)]
+    bank += [f"the liquid is {colour}" for colour in COLOURS]
+    bank += [f"{n} boxes" for n in range(1, MOST + 1)]
+    bank += [f"the {name} is {state}" for name in ("valve", "door") for state in _OPEN]
+    return bank
+
+
+def caption(scene: Scene, rng: Random) -> str:
+    """The true statements in random order, as one caption."""
+    true = statements(scene)
+    rng.shuffle(true)
+    return ", ".join(true)
