@@ -48,9 +48,7 @@ class Desk:
     def pending(self, ask_id: str = "a", picture: bytes | None = None, **fields: object) -> Pending:
         asked = {} if "questions" in fields else {"question": "What colour?"}
         source = {"camera": "porch"} if picture is None else {"image": "AA=="}
-        ask = Ask.model_validate_json(
-            json.dumps({"id": ask_id, **source, **asked, **fields})
-        )
+        ask = Ask.model_validate_json(json.dumps({"id": ask_id, **source, **asked, **fields}))
         return Pending(ask, ReplyTo("t"), "key", picture)
 
     def one(self, **fields: object):

@@ -61,7 +61,9 @@ def test_queue_gives_up_exactly_the_asks_whose_deadline_has_passed():
     assert ids(queue.take_all()) == ["later", "never"]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=20), st.integers(1, 5))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=20), st.integers(1, 5)
+)
 def test_queue_hands_out_every_ask_once_whatever_the_order(asks, size):
     queue = AskQueue(100)
     for number, (key, priority) in enumerate(asks):

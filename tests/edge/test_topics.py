@@ -88,7 +88,9 @@ def test_reply_topic_is_the_answer_topic_when_none_is_wanted():
 LEVELS = st.lists(st.sampled_from(["a", "b", "$x", ""]), min_size=1, max_size=4)
 
 
-@given(st.lists(st.sampled_from(["a", "b", "+", "$x"]), min_size=1, max_size=4), LEVELS, st.booleans())
+@given(
+    st.lists(st.sampled_from(["a", "b", "+", "$x"]), min_size=1, max_size=4), LEVELS, st.booleans()
+)
 def test_matches_agrees_with_paho_on_every_filter(pattern, levels, with_rest):
     wanted = "/".join([*pattern, "#"] if with_rest else pattern)
     topic = "/".join(levels)

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import socket
 import threading
+from collections.abc import Callable
+from typing import Any
 
 from tinyllava_edge.errors import BackendMissing, TinyLlavaError
 
@@ -23,12 +25,22 @@ class DemoBroker:
         self._started = threading.Event()
         self._stop = asyncio.Event()
         self._failure: TinyLlavaError | None = None
+        self._make_broker: Callable[[], Any]
 
     def start(self) -> None:
         """Start and wait until clients can connect.
 
         Raises ``BackendMissing`` without amqtt, ``TinyLlavaError`` where the port cannot be had.
         """
+        try:
+            import amqtt.broker
+        except ImportError:
+            raise BackendMissing(
+                "the demo's broker needs amqtt; pip install 'tinyllava-edge[broker]'"
+            ) from None
+        for name in ("amqtt", "transitions"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self._make_broker = lambda: amqtt.broker.Broker(_settings(self.port))
         self._thread.start()
         if not self._started.wait(START_TIMEOUT_S):
             raise TinyLlavaError(f"broker: not up on port {self.port} after {START_TIMEOUT_S:g} s")
@@ -52,16 +64,9 @@ class DemoBroker:
             self._loop.close()
 
     async def _serve(self) -> None:
-        try:
-            from amqtt.broker import Broker
-            from amqtt.errors import BrokerError
-        except ImportError:
-            raise BackendMissing(
-                "the demo's broker needs amqtt; pip install 'tinyllava-edge[broker]'"
-            ) from None
-        for name in ("amqtt", "transitions"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        broker = Broker(_settings(self.port))
+        from amqtt.errors import BrokerError
+
+        broker = self._make_broker()
         try:
             await broker.start()
         except (BrokerError, OSError) as error:
@@ -69,6 +74,15 @@ class DemoBroker:
         self._started.set()
         await self._stop.wait()
         await broker.shutdown()
+        await _end_all_tasks()
+
+
+async def _end_all_tasks() -> None:
+    """End what amqtt leaves behind: handlers of clients that were never heard of again."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def free_port() -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tinyllava_edge.connection import send_at_once
 from tinyllava_edge.errors import TinyLlavaError
 from tinyllava_edge.messages import Answer
 
@@ -45,6 +46,7 @@ class Device:
         self._arrived: queue.Queue[tuple[float, MQTTMessage]] = queue.Queue()
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=name)
         self._client.on_message = self._take
+        self._client.on_socket_open = send_at_once
 
     def start(self) -> None:
         """Connect and subscribe to the answers. Raises ``TinyLlavaError`` where it cannot."""
