@@ -70,7 +70,7 @@ def pack(
 def _row(
     turns: Sequence[EncodedTurn], head: list[int]
 ) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Ids, next-token labels, positions and segment numbers (0 prefix, 1.. turns) of one picture."""
+    """One picture's ids, next-token labels, positions and segments (0 prefix, 1.. turns)."""
     ids, labels = list(head), [IGNORED] * len(head)
     positions, segments = list(range(len(head))), [0] * len(head)
     for number, turn in enumerate(turns, 1):

@@ -58,7 +58,9 @@ def _sample(row: dict[str, Any], images: Path) -> Sample:
         turns = row["conversations"]
         humans, models = turns[::2], turns[1::2]
         if not turns or len(humans) != len(models):
-            raise DataError(f"sample {row['id']}: {len(turns)} turns; expected question-answer pairs")
+            raise DataError(
+                f"sample {row['id']}: {len(turns)} turns; expected question-answer pairs"
+            )
         if any(t["from"] != "human" for t in humans) or any(t["from"] != "gpt" for t in models):
             raise DataError(f"sample {row['id']}: turns must go human, gpt, human, gpt, ...")
         sensors = row.get("sensors") or [None] * len(humans)
@@ -68,9 +70,7 @@ def _sample(row: dict[str, Any], images: Path) -> Sample:
             images / row["image"],
             tuple(
                 Turn(_without_marker(human["value"]), model["value"], _readings(readings), kind)
-                for human, model, readings, kind in zip(
-                    humans, models, sensors, kinds, strict=True
-                )
+                for human, model, readings, kind in zip(humans, models, sensors, kinds, strict=True)
             ),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -14,7 +14,11 @@ class Journal:
 
     def __init__(self, folder: Path, *, stage: int = 0, step: int = 0) -> None:
         self.path = folder / FILE_NAME
-        kept = [row for row in read_journal(folder) if (row["stage_number"], row["step"]) <= (stage, step)]
+        kept = [
+            row
+            for row in read_journal(folder)
+            if (row["stage_number"], row["step"]) <= (stage, step)
+        ]
         self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
     def write(self, **row: Any) -> None:

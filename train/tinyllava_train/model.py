@@ -1,4 +1,4 @@
-"""Build a TinyLLaVA as transformers' ``LlavaForConditionalGeneration``, from any two configurations."""
+"""Build a TinyLLaVA, transformers' ``LlavaForConditionalGeneration``, from two configurations."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from tinyllava_train.recipe import ModelPart
 from tinyllava_train.tokenizer import BOS, EOS, IMAGE, SPECIALS
 
 
-def build_model(part: ModelPart, tokenizer: PreTrainedTokenizerBase) -> LlavaForConditionalGeneration:
-    """A model with random weights. The vocabulary is the tokenizer's, padded to a multiple of 32."""
+def build_model(
+    part: ModelPart, tokenizer: PreTrainedTokenizerBase
+) -> LlavaForConditionalGeneration:
+    """A model with random weights; its vocabulary is the tokenizer's, padded to 32s."""
     vocabulary = -(-len(tokenizer) // 32) * 32
     text = _config(
         part.language_model,

@@ -20,8 +20,9 @@ from tinyllava_train.recipe import Stage
 class Objective(Protocol):
     """A loss over a dataset."""
 
-    extra: nn.Module
-    """Modules that only this stage needs; trained along, not part of the checkpoint."""
+    @property
+    def extra(self) -> nn.Module:
+        """Modules that only this stage needs; trained along, not part of the checkpoint."""
 
     def loss(self, dataset: Dataset, indices: list[int], seed: int) -> Tensor:
         """The loss on some pictures, a scalar with gradient."""
@@ -58,9 +59,7 @@ class Answering:
 
     def loss(self, dataset: Dataset, indices: list[int], seed: int) -> Tensor:
         """Mean cross-entropy of the answers' tokens."""
-        batch = dataset.batch(
-            indices, self._choose, seed=seed, with_pictures=self._with_pictures
-        )
+        batch = dataset.batch(indices, self._choose, seed=seed, with_pictures=self._with_pictures)
         return next_token_loss(self._model, batch.to(self._model.device))[0]
 
 
@@ -88,7 +87,9 @@ class Matching:
         ids, offsets = (part.to(device) for part in self._words)
         logits = self.extra(features, ids, offsets)
         truth = [set(_statements(dataset.samples[i])) for i in indices]
-        signs = torch.tensor([[1.0 if s in row else -1.0 for s in self._statements] for row in truth])
+        signs = torch.tensor(
+            [[1.0 if s in row else -1.0 for s in self._statements] for row in truth]
+        )
         return -functional.logsigmoid(signs.to(device) * logits).sum(-1).mean()
 
 
@@ -134,6 +135,4 @@ def make_objective(
         return Matching(model, dataset)
     if stage.objective == "caption":
         return Answering(model, captions, with_pictures=True)
-    return Answering(
-        model, questions(stage.turns), with_pictures=stage.objective == "conversation"
-    )
+    return Answering(model, questions(stage.turns), with_pictures=stage.objective == "conversation")

@@ -38,7 +38,9 @@ class PixelStore:
         """Normalized pictures ``[B, 3, S, S]``, each moved by (down, right) pixels if asked."""
         rows = self._bytes[np.asarray(indices)]
         if shifts is not None:
-            rows = np.stack([_shifted(row, *shift) for row, shift in zip(rows, shifts, strict=True)])
+            rows = np.stack(
+                [_shifted(row, *shift) for row, shift in zip(rows, shifts, strict=True)]
+            )
         return (torch.from_numpy(rows).float() / 255 - self._mean) / self._std
 
 

@@ -14,11 +14,11 @@ def plot_losses(folder: Path) -> Path:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
     rows = read_journal(folder)
     names = list(dict.fromkeys(row["stage"] for row in rows))
-    figure, axes = pyplot.subplots(
+    figure, axes = plt.subplots(
         1, len(names), figsize=(4 * len(names), 3.2), squeeze=False, layout="constrained"
     )
     for axis, name in zip(axes[0], names, strict=True):
@@ -33,5 +33,5 @@ def plot_losses(folder: Path) -> Path:
         axis.grid(visible=True, alpha=0.3)
     path = folder / FILE_NAME
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    plt.close(figure)
     return path

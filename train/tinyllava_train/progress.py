@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Item = TypeVar("Item")
 
@@ -26,7 +29,12 @@ def track(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
         yield item
         if time.monotonic() - last > _LINE_EVERY_S or number == total:
             last = time.monotonic()
-            print(f"{what}: {number}/{total}", file=sys.stderr, flush=True)
+            _line(f"{what}: {number}/{total}")
+
+
+def _line(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 class StepReport:
@@ -39,7 +47,7 @@ class StepReport:
         self._bar = Progress(console=Console(stderr=True)) if sys.stderr.isatty() else None
         self._smooth: float | None = None
 
-    def __enter__(self) -> StepReport:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
             self._task = self._bar.add_task(self._what, total=self._steps, completed=self._first)
@@ -66,9 +74,7 @@ class StepReport:
             self._last = time.monotonic()
             pace = self.seconds / (self._done - self._first)
             left = pace * (self._steps - self._done)
-            print(
+            _line(
                 f"{self._what}: {self._done}/{self._steps} loss {self._smooth:.3f} "
-                f"{pace:.2f} s/step, {left / 60:.0f} min left",
-                file=sys.stderr,
-                flush=True,
+                f"{pace:.2f} s/step, {left / 60:.0f} min left"
             )

@@ -49,8 +49,8 @@ class Stage(_Part):
     """One stage: what it minimizes, what it trains, for how long.
 
     ``matrix_learning_rate`` is Muon's, for the matrices inside the layers; ``learning_rate`` is
-    AdamW's, for all else. ``turns`` is how many questions of a picture share a sequence. ``steps_gpu`` is used where
-    there is a GPU.
+    AdamW's, for all else. ``turns`` is how many questions of a picture share a sequence.
+    ``steps_gpu`` is used where there is a GPU.
     """
 
     name: str
@@ -123,3 +123,14 @@ def _change(table: dict[str, Any], key: str, value: str) -> None:
         here[last] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         here[last] = value
+
+
+def parse_changes(pairs: list[str]) -> dict[str, str]:
+    """``["a.b=1"]`` to ``{"a.b": "1"}``. Raises ``RecipeError`` where there is no ``=``."""
+    changes: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {pair}: write key.sub=value")
+        changes[key] = value
+    return changes

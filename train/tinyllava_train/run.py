@@ -45,7 +45,9 @@ def run_recipe(recipe: Recipe, out: Path) -> Path:
     validate = Dataset(validation, encoder, out / "data" / f"validation-{len(validation)}.npy")
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.model, tokenizer)
-    initialize_tower(model.model.vision_tower, train.pixels(list(range(min(512, len(training)))), None))
+    initialize_tower(
+        model.model.vision_tower, train.pixels(list(range(min(512, len(training)))), None)
+    )
     _train(recipe, model.to(device), train, validate, out)
     return _finish(recipe, model, tokenizer, semantics, validation, out)
 
@@ -54,7 +56,9 @@ def _claim(out: Path, recipe: Recipe) -> None:
     file = out / RECIPE_FILE
     text = recipe.model_dump_json(indent=1)
     if file.exists() and file.read_text(encoding="utf-8") != text:
-        raise RecipeError(f"{out}: holds a run of another recipe; choose another --out or remove it")
+        raise RecipeError(
+            f"{out}: holds a run of another recipe; choose another --out or remove it"
+        )
     file.write_text(text, encoding="utf-8")
 
 
@@ -65,9 +69,7 @@ def _samples(recipe: Recipe, folder: Path, *, gpu: bool) -> tuple[list[Sample], 
         "validation": data.validation_pictures,
     }
     listings = {
-        split: write_panels(
-            folder, split, pictures=count, questions=data.questions, seed=data.seed
-        )
+        split: write_panels(folder, split, pictures=count, questions=data.questions, seed=data.seed)
         for split, count in counts.items()
     }
     training, validation = (read_samples(path, folder / split) for split, path in listings.items())

@@ -15,7 +15,7 @@ _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Qwen2's split, which llama.cpp knows as ``qwen2``: one token a digit, so numbers stay readable."""
+"""Qwen2's split, ``qwen2`` in llama.cpp: one token a digit, so that numbers stay readable."""
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> PreTrainedTokenizerFast:

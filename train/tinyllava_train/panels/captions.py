@@ -19,7 +19,9 @@ _OPEN = ("open", "closed")
 
 def statements(scene: Scene) -> list[str]:
     """Every elementary statement that is true of the scene, in a fixed order."""
-    true: list[str] = [f"there is {scene.hazard} wrong" if scene.hazard == "nothing" else scene.hazard]
+    true: list[str] = [
+        f"there is {scene.hazard} wrong" if scene.hazard == "nothing" else scene.hazard
+    ]
     for item in scene.instruments:
         if isinstance(item, Gauge):
             true += [f"gauge at tick {item.tick}", f"gauge in {item.unit}"]
@@ -48,7 +50,9 @@ def all_statements() -> list[str]:
     bank += [f"display {place} {digit}" for place in ("tens", "ones") for digit in range(10)]
     bank += [f"LED {n} is {state}" for n in range(1, 6) for state in STATES]
     bank += [f"{n} LEDs" for n in range(3, 6)]
-    bank += [f"tank {letter} is {level} % full" for letter in LETTERS for level in range(10, 100, 10)]
+    bank += [
+        f"tank {letter} is {level} % full" for letter in LETTERS for level in range(10, 100, 10)
+    ]
     bank += [f"{n} tanks" for n in (2, 3)]
     bank += [f"the liquid is {colour}" for colour in COLOURS]
     bank += [f"{n} boxes" for n in range(1, MOST + 1)]

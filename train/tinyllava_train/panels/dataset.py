@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from tinyllava_train.errors import DataError
 from tinyllava_train.panels.captions import caption
 from tinyllava_train.panels.photo import take_photo
 from tinyllava_train.panels.questions import PanelQuestion, ask_many
@@ -28,13 +28,18 @@ _RUN_STRIDE = 10_000_000
 
 
 def scene_seed(split: str, seed: int, index: int) -> int:
-    """The seed of one scene. Splits never share a scene, nor do two seeds below 100.
+    """The seed of one scene. No two splits share a scene, nor do two seeds of a split.
 
-    Raises ``ValueError`` outside the ranges that keep them apart.
+    Training and validation take seeds 0..99, which keeps them below the first test scene; test
+    takes any seed from 0. Raises ``DataError`` outside.
     """
-    if not 0 <= seed < _SPLIT_STRIDE // _RUN_STRIDE or not 0 <= index < _RUN_STRIDE:
-        limit = _SPLIT_STRIDE // _RUN_STRIDE - 1
-        raise ValueError(f"seed {seed}, index {index}: use seeds 0..{limit}")
+    most = None if split == "test" else _SPLIT_STRIDE // _RUN_STRIDE - 1
+    if seed < 0 or (most is not None and seed > most):
+        raise DataError(
+            f"seed {seed}: {split} takes {'0 or more' if most is None else f'0..{most}'}"
+        )
+    if not 0 <= index < _RUN_STRIDE:
+        raise DataError(f"{index} pictures: a seed has {_RUN_STRIDE} at the most")
     return SPLITS[split] * _SPLIT_STRIDE + seed * _RUN_STRIDE + index
 
 

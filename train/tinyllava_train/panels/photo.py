@@ -36,8 +36,8 @@ def _light(pixels: NDArray[np.float32], rng: Random) -> NDArray[np.float32]:
     warmth = rng.uniform(-0.08, 0.08)
     tint = np.array([1 + warmth, 1, 1 - warmth], dtype=np.float32)
     brightness = rng.uniform(0.65, 1.2)
-    lit: NDArray[np.float32] = pixels * (brightness * (1 + across + down))[..., None] * tint
-    return lit
+    lit = pixels * (brightness * (1 + across + down))[..., None] * tint
+    return lit.astype(np.float32, copy=False)
 
 
 def _noise(pixels: NDArray[np.float32], rng: Random) -> NDArray[np.float32]:

@@ -16,7 +16,6 @@ from tinyllava_train.panels.instruments.display import Display
 from tinyllava_train.panels.instruments.gauge import Gauge
 from tinyllava_train.panels.instruments.hazards import HAZARDS
 from tinyllava_train.panels.instruments.leds import Leds
-from tinyllava_train.panels.instruments.passages import Door, Valve
 from tinyllava_train.panels.instruments.pen import COLOURS
 from tinyllava_train.panels.instruments.tanks import Tanks
 from tinyllava_train.panels.scene import Scene
@@ -51,14 +50,14 @@ def read_gauge(scene: Scene, rng: Random) -> PanelQuestion | None:
     """The gauge's value with its unit."""
     gauge = scene.find(Gauge)
     text = rng.choice(("What does the gauge read?", "What value does the gauge show?"))
-    return gauge and PanelQuestion("read", text, gauge.reading)
+    return None if gauge is None else PanelQuestion("read", text, gauge.reading)
 
 
 def read_display(scene: Scene, rng: Random) -> PanelQuestion | None:
     """The number on the seven-segment display."""
     display = scene.find(Display)
     text = rng.choice(("What number is on the display?", "What does the display show?"))
-    return display and PanelQuestion("read", text, str(display.number))
+    return None if display is None else PanelQuestion("read", text, str(display.number))
 
 
 def read_tank(scene: Scene, rng: Random) -> PanelQuestion | None:
@@ -82,8 +81,8 @@ def read_absent(scene: Scene, rng: Random) -> PanelQuestion | None:
 
 def is_open(scene: Scene, rng: Random) -> PanelQuestion | None:
     """Whether the valve or the door is open or closed; unknown where there is none."""
-    name, kind = rng.choice((("valve", Valve), ("door", Door)))
-    passage = scene.find(kind)
+    name = rng.choice(("valve", "door"))
+    passage = scene.passage(name)
     if passage is None and rng.random() < 0.7:
         return None
     state = rng.choice(("open", "closed"))
@@ -130,22 +129,24 @@ def led_colour(scene: Scene, rng: Random) -> PanelQuestion | None:
     if leds is None:
         return None
     index = rng.randrange(len(leds.states))
-    text = rng.choice((f"What colour is LED {index + 1}?", f"Which colour does LED {index + 1} have?"))
+    text = rng.choice(
+        (f"What colour is LED {index + 1}?", f"Which colour does LED {index + 1} have?")
+    )
     return PanelQuestion("colour", text, leds.states[index], _LED_STATES)
 
 
-def liquid_colour(scene: Scene, rng: Random) -> PanelQuestion | None:
+def liquid_colour(scene: Scene, _rng: Random) -> PanelQuestion | None:
     """The colour of the liquid in the tanks."""
     tanks = scene.find(Tanks)
     text = "What colour is the liquid in the tanks?"
-    return tanks and PanelQuestion("colour", text, tanks.colour, tuple(COLOURS))
+    return None if tanks is None else PanelQuestion("colour", text, tanks.colour, tuple(COLOURS))
 
 
 def count_boxes(scene: Scene, rng: Random) -> PanelQuestion | None:
     """How many boxes are on the shelf."""
     boxes = scene.find(Boxes)
     text = rng.choice(("How many boxes are there?", "How many boxes do you see?"))
-    return boxes and PanelQuestion("count", text, str(boxes.count))
+    return None if boxes is None else PanelQuestion("count", text, str(boxes.count))
 
 
 def count_leds(scene: Scene, rng: Random) -> PanelQuestion | None:
@@ -220,7 +221,7 @@ def sensor_agrees(scene: Scene, rng: Random) -> PanelQuestion | None:
 
 def state_of(scene: Scene, rng: Random) -> PanelQuestion | None:
     """Open or closed, as a word."""
-    passages = [(name, scene.find(kind)) for name, kind in (("valve", Valve), ("door", Door))]
+    passages = [(name, scene.passage(name)) for name in ("valve", "door")]
     there = [(name, passage) for name, passage in passages if passage is not None]
     if not there:
         return None
@@ -267,9 +268,7 @@ def _with_distraction(question: PanelQuestion, rng: Random) -> PanelQuestion:
     if question.readings or rng.random() >= _DISTRACTED:
         return question
     readings = unrelated_readings(rng, rng.randint(1, 2), without=())
-    return PanelQuestion(
-        question.kind, question.text, question.answer, question.choices, readings
-    )
+    return PanelQuestion(question.kind, question.text, question.answer, question.choices, readings)
 
 
 def ask_many(scene: Scene, count: int, rng: Random) -> list[PanelQuestion]:

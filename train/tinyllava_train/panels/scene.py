@@ -59,6 +59,10 @@ class Scene:
         """The instrument of a kind, if the panel has one."""
         return next((item for item in self.instruments if isinstance(item, kind)), None)
 
+    def passage(self, name: str) -> Valve | Door | None:
+        """The ``valve`` or the ``door``, if the panel has one."""
+        return self.find(Valve) if name == "valve" else self.find(Door)
+
     @classmethod
     def random(cls, seed: int) -> Scene:
         """Three or four instruments; a hazard takes the place of the fourth."""

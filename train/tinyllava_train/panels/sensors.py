@@ -9,7 +9,6 @@ from random import Random
 from tinyllava_edge.prompt import Reading
 from tinyllava_train.panels.instruments.display import Display
 from tinyllava_train.panels.instruments.gauge import TICKS, UNITS, Gauge
-from tinyllava_train.panels.instruments.passages import Door, Valve
 from tinyllava_train.panels.scene import Scene
 
 _STALE_AFTER_S = 60
@@ -100,8 +99,8 @@ def _display_reading(scene: Scene, agrees: bool, rng: Random) -> Reading | None:
 
 
 def _passage_reading(scene: Scene, agrees: bool, rng: Random) -> Reading | None:
-    name, kind = rng.choice((("valve", Valve), ("door", Door)))
-    passage = scene.find(kind)
+    name = rng.choice(("valve", "door"))
+    passage = scene.passage(name)
     if passage is None:
         return None
     return _reading(name, "open" if passage.open == agrees else "closed", "", rng)

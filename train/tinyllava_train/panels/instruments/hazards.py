@@ -34,8 +34,9 @@ def _smoke(canvas: Image.Image, place: Box, rng: Random) -> Image.Image:
         cy = bottom - height * (0.25 + 0.75 * rise)
         pen.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), rng.randint(120, 190))
     mask = mask.filter(ImageFilter.GaussianBlur(width * 0.035))
-    wall = canvas.convert("L").getpixel((int((left + right) / 2), int((top + bottom) / 2)))
-    grey = rng.randint(205, 245) if int(wall) < 130 else rng.randint(30, 75)
+    x_mid, y_mid = int((left + right) / 2), int((top + bottom) / 2)
+    wall = canvas.convert("L").crop((x_mid, y_mid, x_mid + 1, y_mid + 1)).tobytes()[0]
+    grey = rng.randint(205, 245) if wall < 130 else rng.randint(30, 75)
     canvas.paste(Image.new("RGB", canvas.size, (grey, grey, grey)), (0, 0), mask)
     return canvas
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-import matplotlib
+import matplotlib as mpl
 from PIL import ImageDraw, ImageFont
 
 Rgb = tuple[int, int, int]
@@ -27,7 +27,7 @@ FONTS = (
 
 @functools.lru_cache(maxsize=256)
 def _font(name: str, pixels: int) -> ImageFont.FreeTypeFont:
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(str(folder / name), pixels)
 
 
@@ -59,12 +59,15 @@ class Pen:
         self, points: Sequence[Point], fill: Rgb, outline: Rgb | None = None, width: float = 0.02
     ) -> None:
         """A filled polygon."""
-        self.draw.polygon(
-            [self.at(*point) for point in points], fill, outline, self._width(width)
-        )
+        self.draw.polygon([self.at(*point) for point in points], fill, outline, self._width(width))
 
     def disc(
-        self, centre: Point, radius: float, fill: Rgb, outline: Rgb | None = None, width: float = 0.02
+        self,
+        centre: Point,
+        radius: float,
+        fill: Rgb,
+        outline: Rgb | None = None,
+        width: float = 0.02,
     ) -> None:
         """A filled circle."""
         (x, y), r = centre, radius
