@@ -82,4 +82,4 @@ def test_parse_config_gives_a_config_or_a_config_error_whatever_the_text(text):
     try:
         assert isinstance(parse_config(data, "f"), GatewayConfig)
     except ConfigError as error:
-        assert "\n" not in str(error)  # noqa: PT017
+        assert "\n" not in str(error)

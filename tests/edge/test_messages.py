@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyllava_edge.errors import AskError
-from tinyllava_edge.messages import Ask, Answer, failure, parse_ask, picture_bytes, read_id
+from tinyllava_edge.messages import Answer, Ask, failure, parse_ask, picture_bytes, read_id
 
 GOOD = {"id": "a-1", "camera": "porch", "question": "Is it open?"}
 
