@@ -15,13 +15,14 @@ class Drops:
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
 
-    def count(self, cause: str, detail: str = "") -> None:
+    def count(self, cause: str, detail: str = "", *, level: int = logging.WARNING) -> None:
         """Add one. Only the first of each cause is logged: a flood must not fill the disk."""
         with self._lock:
             first = cause not in self._counts
             self._counts[cause] = self._counts.get(cause, 0) + 1
         if first:
-            logger.warning("first %s%s; counted from now on", cause, f": {detail}" * bool(detail))
+            text = f"{cause}: {detail}" if detail else cause
+            logger.log(level, "first %s; counted from now on", text)
 
     def snapshot(self) -> dict[str, int]:
         """The counts so far, by cause in alphabetical order."""

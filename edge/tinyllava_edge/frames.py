@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Collection
@@ -75,7 +76,7 @@ class FrameStore:
                 self._drops.count("frame_unknown_camera")
                 return
             if slot.frame is not None and not slot.asked:
-                self._drops.count("frame_superseded")
+                self._drops.count("frame_superseded", camera, level=logging.DEBUG)
             slot.seq += 1
             slot.frame = Frame(camera, data, slot.seq)
             slot.asked = False

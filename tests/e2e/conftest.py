@@ -18,7 +18,7 @@ GATEWAY_START_S = 60
 COMMAND = [sys.executable, "-c", "from tinyllava_edge.cli import app; app()"]
 
 
-def need(tool: str) -> str:
+def find_tool(tool: str) -> str:
     """A tool's path; without it the test is skipped, or fails where the broker is required."""
     found = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/usr/local/sbin")
     if found is None:
@@ -27,6 +27,12 @@ def need(tool: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return found
+
+
+@pytest.fixture
+def need():
+    """``need(tool)``: its path, see ``find_tool``."""
+    return find_tool
 
 
 def free_port() -> int:
@@ -40,7 +46,7 @@ class Mosquitto:
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
-        self._binary = need("mosquitto")
+        self._binary = find_tool("mosquitto")
         self._settings = folder / "mosquitto.conf"
         self._settings.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
@@ -68,7 +74,7 @@ class Mosquitto:
     def publish(self, topic: str, *arguments: str) -> None:
         """``mosquitto_pub`` with QoS 1, which returns when the broker has the message."""
         subprocess.run(
-            [need("mosquitto_pub"), *self._where(), "-q", "1", "-t", topic, *arguments],
+            [find_tool("mosquitto_pub"), *self._where(), "-q", "1", "-t", topic, *arguments],
             check=True,
             timeout=30,
         )
@@ -76,8 +82,10 @@ class Mosquitto:
     def request(self, topic: str, reply: str, message: str) -> bytes:
         """``mosquitto_rr``: publish with MQTT 5's response topic, and the response."""
         return subprocess.run(
-            [need("mosquitto_rr"), *self._where(), "-V", "5", "-q", "1", "-t", topic]
-            + ["-e", reply, "-m", message, "-W", "30"],
+            [
+                *(find_tool("mosquitto_rr"), *self._where(), "-V", "5", "-q", "1", "-W", "30"),
+                *("-t", topic, "-e", reply, "-m", message),
+            ],
             check=True,
             timeout=60,
             capture_output=True,
@@ -105,7 +113,7 @@ class Subscription:
 
     def __init__(self, arguments: list[str]) -> None:
         self._process = subprocess.Popen(
-            [need("stdbuf"), "-oL", need("mosquitto_sub"), "-d", "-q", "1", *arguments],
+            [find_tool("stdbuf"), "-oL", find_tool("mosquitto_sub"), "-d", "-q", "1", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )

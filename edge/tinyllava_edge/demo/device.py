@@ -107,4 +107,6 @@ class Device:
             raise TinyLlavaError(f"broker {self._host}:{self._port}: {topic} was not confirmed")
 
     def _take(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._arrived.put((time.monotonic(), message))
+        # amqtt now and then delivers a topic that nobody subscribed to.
+        if message.topic.startswith(f"{self._base}/answer/"):
+            self._arrived.put((time.monotonic(), message))

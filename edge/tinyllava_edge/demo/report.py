@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -45,12 +47,13 @@ class Report:
     def invitation(self, base: str, port: int, question: str) -> None:
         """How to ask by hand while the demo keeps running."""
         broker = f"-h 127.0.0.1 -p {port}"
-        ask = f'{{"id":"mine-1","camera":"{CAMERA}","question":"{question}"}}'
+        body = {"id": "mine-1", "camera": CAMERA, "question": question}
+        ask = shlex.quote(json.dumps(body, ensure_ascii=False))
         for line in (
             "",
             f"The broker stays on port {port}; Ctrl-C ends it. In two other terminals:",
             f"  mosquitto_sub {broker} -v -t '{base}/answer/+'",
-            f"  mosquitto_pub {broker} -q 1 -t {base}/ask -m '{ask}'",
+            f"  mosquitto_pub {broker} -q 1 -t {base}/ask -m {ask}",
             "The camera goes on showing its pictures. A picture of your own, and all state:",
             f"  mosquitto_pub {broker} -t {base}/camera/{CAMERA}/frame -f PICTURE.jpg",
             f"  mosquitto_sub {broker} -v -t {base}/status -t {base}/health",

@@ -5,6 +5,7 @@ import hashlib
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -231,3 +232,11 @@ def test_health_tells_model_queue_latency_cameras_and_memory(start_gateway, list
     assert health["cameras"]["porch"]["age_ms"] >= 0
     assert health["sensors"] == ["t"]
     assert health["rss_mib"] > 10
+
+
+def test_health_has_exactly_the_fields_of_the_document(start_gateway, listener):
+    start_gateway()
+    health = listener.health_until(lambda h: h["status"] == "online")
+    document = (Path(__file__).parents[3] / "docs/mqtt.md").read_text(encoding="utf-8")
+    example = document.split("```json health\n")[1].split("```")[0]
+    assert list(health) == list(json.loads(example))
