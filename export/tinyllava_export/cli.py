@@ -56,6 +56,9 @@ def export(
         float | None,
         typer.Option(min=0.0, help="Refuse a bundle whose mean KL to the source is above this."),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to work with; one a core by default.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and estimate; write nothing.")
@@ -81,6 +84,7 @@ def export(
         name=name,
         force=force,
         max_kl=max_kl,
+        threads=threads,
     )
     if dry_run:
         _show_plan(plan_export(checkpoint, options), out, as_json=as_json)

@@ -86,7 +86,7 @@ def measure_fidelity(
     source: Source,
     calibration: Calibration,
     *,
-    threads: int | None = None,
+    threads: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fidelity:
     """Run source and bundle on every calibration item and compare them.

@@ -51,8 +51,9 @@ def export_bundle(folder: Path, options: ExportOptions, report: Report) -> Expor
     """
     plan = plan_export(folder, options)
     calibration = read_calibration(folder)
+    threads = options.threads or os.cpu_count() or 1
     with drafted_bundle(options.out, force=options.force) as draft:
-        _write_llm(plan, draft, report)
+        _write_llm(plan, draft, report, threads)
         source = Source(plan.checkpoint)
         _write_vision(plan, source, draft, report)
         if plan.checkpoint.card is not None:
@@ -61,16 +62,14 @@ def export_bundle(folder: Path, options: ExportOptions, report: Report) -> Expor
         manifest = _manifest(plan, draft)
         draft.write_manifest(manifest)
         report(f"measuring on {len(calibration.items)} questions ({calibration.origin})")
-        fidelity = measure_fidelity(
-            open_bundle(draft.folder), source, calibration, threads=_threads()
-        )
+        fidelity = measure_fidelity(open_bundle(draft.folder), source, calibration, threads=threads)
         require_fidelity(fidelity, options.max_kl)
         manifest = manifest.model_copy(update={"fidelity": fidelity.by_stage()})
         draft.write_manifest(manifest)
     return ExportedBundle(options.out, manifest, fidelity)
 
 
-def _write_llm(plan: ExportPlan, draft: BundleDraft, report: Report) -> None:
+def _write_llm(plan: ExportPlan, draft: BundleDraft, report: Report, threads: int) -> None:
     target = draft.folder / LLM_FILE
     if plan.quant in FLOAT_QUANTS:
         precision = FLOAT_QUANTS[plan.quant]
@@ -82,7 +81,7 @@ def _write_llm(plan: ExportPlan, draft: BundleDraft, report: Report) -> None:
         report(f"writing the language model in {precision}")
         write_language_model(plan.checkpoint, full, name=plan.name, precision=precision)
         report(f"quantizing {LLM_FILE} to {plan.quant}")
-        quantize(full, target, plan.quant, threads=_threads())
+        quantize(full, target, plan.quant, threads=threads)
         full.unlink()
     draft.add("llm", LLM_FILE, f"{plan.quant} ({census(target)})")
 
@@ -129,7 +128,3 @@ def _footprint(checkpoint: Checkpoint, draft: BundleDraft) -> Footprint:
             3,
         ),
     )
-
-
-def _threads() -> int:
-    return os.cpu_count() or 1

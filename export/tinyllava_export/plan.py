@@ -25,7 +25,10 @@ EMBEDDING_TABLES = ("token_embd.weight", "output.weight")
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the user asked for. ``quant`` None takes the usual type of ``bits``."""
+    """What the user asked for.
+
+    ``quant`` None takes the usual type of ``bits``, ``threads`` None one a core.
+    """
 
     out: Path
     target: str = "gguf"
@@ -35,6 +38,7 @@ class ExportOptions:
     name: str | None = None
     force: bool = False
     max_kl: float | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from tinyllava_export.cli import app
 
 
 def export(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    # One thread: spinning threads of llama.cpp starve each other where tests share the cores.
+    return CliRunner().invoke(app, [str(argument) for argument in (*arguments, "--threads", 1)])
 
 
 def fails(*arguments):
