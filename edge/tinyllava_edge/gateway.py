@@ -80,6 +80,7 @@ class Gateway:
         self._watch = threading.Thread(target=self._watch_over, name="watch", daemon=True)
         self._stopping = threading.Event()
         self._started_s = time.monotonic()
+        self._health_due_s = 0.0
         self._status: str | None = None
 
     def start(self) -> None:
@@ -174,18 +175,27 @@ class Gateway:
 
     def _watch_over(self) -> None:
         """Expire what waits too long, and keep status and health true."""
-        health_due_s = 0.0
         while not self._stopping.wait(TICK_S):
-            for pending in self._asks.take_expired():
-                message = f"deadline of {pending.ask.deadline_ms} ms has passed in the queue"
-                answer = failure(pending.ask.id, "deadline", message, pending.ask.camera)
-                self._finish(pending, answer)
-            recent = self._worker.since_success_s() <= self._config.online_within_s
-            online = recent and self._worker.state == "ready"
-            changed = self._set_status("online" if online else "offline")
-            if changed or time.monotonic() >= health_due_s:
-                self._publish_health()
-                health_due_s = time.monotonic() + self._config.health_s
+            try:
+                self._expire()
+                self._report()
+            except Exception:
+                # The boundary of this thread: without it nobody would ever hear of an expiry.
+                logger.exception("a round of the watch failed")
+
+    def _expire(self) -> None:
+        for pending in self._asks.take_expired():
+            message = f"deadline of {pending.ask.deadline_ms} ms has passed in the queue"
+            answer = failure(pending.ask.id, "deadline", message, pending.ask.camera)
+            self._finish(pending, answer)
+
+    def _report(self) -> None:
+        recent = self._worker.since_success_s() <= self._config.online_within_s
+        online = recent and self._worker.state == "ready"
+        changed = self._set_status("online" if online else "offline")
+        if changed or time.monotonic() >= self._health_due_s:
+            self._health_due_s = time.monotonic() + self._config.health_s
+            self._publish_health()
 
     def _set_status(self, status: str) -> bool:
         """Publish the status where it is another one; whether it was."""

@@ -45,7 +45,11 @@ def temperatures_c() -> dict[str, float]:
     read = getattr(psutil, "sensors_temperatures", None)
     if read is None:
         return {}
-    found: dict[str, Any] = read()
+    try:
+        found: dict[str, Any] = read()
+    except OSError:
+        # Some boards list sensors that cannot be read while they sleep.
+        return {}
     return {name: max(entry.current for entry in entries) for name, entries in found.items()}
 
 
