@@ -176,12 +176,15 @@ class Gateway:
     def _watch_over(self) -> None:
         """Expire what waits too long, and keep status and health true."""
         while not self._stopping.wait(TICK_S):
-            try:
-                self._expire()
-                self._report()
-            except Exception:
-                # The boundary of this thread: without it nobody would ever hear of an expiry.
-                logger.exception("a round of the watch failed")
+            self._tick()
+
+    def _tick(self) -> None:
+        try:
+            self._expire()
+            self._report()
+        except Exception:
+            # The boundary of the watch's thread: without it nobody would hear of an expiry again.
+            logger.exception("a round of the watch failed")
 
     def _expire(self) -> None:
         for pending in self._asks.take_expired():
