@@ -83,7 +83,9 @@ class Matching:
         """Sum over statements, mean over pictures."""
         device = self._model.device
         tower: SiglipVisionModel = self._model.model.vision_tower
-        features = tower(dataset.pixels(indices, seed).to(device)).last_hidden_state
+        pixels = dataset.pixels(indices, seed).to(device)
+        layers = tower(pixels, output_hidden_states=True).hidden_states
+        features = layers[dataset.semantics.tower.feature_layer]
         ids, offsets = (part.to(device) for part in self._words)
         logits = self.extra(features, ids, offsets)
         truth = [set(_statements(dataset.samples[i])) for i in indices]
@@ -98,6 +100,7 @@ class _Matcher(nn.Module):
 
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(width)
         self.words = nn.EmbeddingBag(vocabulary, width, mode="mean")
         self.read = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
@@ -110,6 +113,7 @@ class _Matcher(nn.Module):
     def forward(self, features: Tensor, ids: Tensor, offsets: Tensor) -> Tensor:
         """Features ``[B, N, W]`` and ``S`` statements' token ids, end to end, to ``[B, S]``."""
         read = self.read(self.words(ids, offsets))
+        features = self.norm(features)
         scale = features.shape[-1] ** -0.5
         attention = (self.look_for(read) @ features.mT * scale).softmax(-1)
         scores = self.compare_with(read) @ features.mT * scale

@@ -11,7 +11,7 @@ from tinyllava_train.panels.instruments.hazards import HAZARDS
 from tinyllava_train.panels.instruments.leds import STATES, Leds
 from tinyllava_train.panels.instruments.passages import Door, Valve
 from tinyllava_train.panels.instruments.pen import COLOURS
-from tinyllava_train.panels.instruments.tanks import LETTERS, Tanks
+from tinyllava_train.panels.instruments.tanks import LETTERS, LEVELS, Tanks
 from tinyllava_train.panels.scene import Scene
 
 _OPEN = ("open", "closed")
@@ -51,7 +51,7 @@ def all_statements() -> list[str]:
     bank += [f"LED {n} is {state}" for n in range(1, 6) for state in STATES]
     bank += [f"{n} LEDs" for n in range(3, 6)]
     bank += [
-        f"tank {letter} is {level} % full" for letter in LETTERS for level in range(10, 100, 10)
+        f"tank {letter} is {level} % full" for letter in LETTERS for level in LEVELS
     ]
     bank += [f"{n} tanks" for n in (2, 3)]
     bank += [f"the liquid is {colour}" for colour in COLOURS]

@@ -13,11 +13,11 @@ from random import Random
 from tinyllava_edge.prompt import Reading
 from tinyllava_train.panels.instruments.boxes import Boxes
 from tinyllava_train.panels.instruments.display import Display
-from tinyllava_train.panels.instruments.gauge import Gauge
+from tinyllava_train.panels.instruments.gauge import TICKS, Gauge
 from tinyllava_train.panels.instruments.hazards import HAZARDS
 from tinyllava_train.panels.instruments.leds import Leds
 from tinyllava_train.panels.instruments.pen import COLOURS
-from tinyllava_train.panels.instruments.tanks import Tanks
+from tinyllava_train.panels.instruments.tanks import LEVELS, Tanks
 from tinyllava_train.panels.scene import Scene
 from tinyllava_train.panels.sensors import agreeing_case, unrelated_readings
 
@@ -173,7 +173,7 @@ def safe_gauge(scene: Scene, rng: Random) -> PanelQuestion | None:
     gauge = scene.find(Gauge)
     if gauge is None:
         return None
-    ticks = _limit_near(gauge.tick, 9, rng)
+    ticks = _limit_near(gauge.tick, TICKS, rng)
     limit = ticks * gauge.step
     number = f"{limit:g} {gauge.unit}"
     if rng.random() < 0.5:
@@ -190,7 +190,9 @@ def safe_tank(scene: Scene, rng: Random) -> PanelQuestion | None:
         return None
     letter = rng.choice(list(tanks.by_letter))
     level = tanks.by_letter[letter]
-    limit = round(_limit_near(level // 10, 9, rng) * 10)
+    place = LEVELS.index(level)
+    apart = LEVELS[1] - LEVELS[0]
+    limit = round(LEVELS[0] + apart * _limit_near(place, len(LEVELS) - 1, rng))
     if rng.random() < 0.5:
         text = f"Tank {letter} must stay below {limit} %. Is it safe?"
         return PanelQuestion("safe", text, _yes(level < limit), _YES_NO)
@@ -200,7 +202,7 @@ def safe_tank(scene: Scene, rng: Random) -> PanelQuestion | None:
 
 def _limit_near(tick: int, last: int, rng: Random) -> float:
     """A limit half-way between two ticks: on either side of ``tick`` with the same chance."""
-    above = [t + 0.5 for t in range(tick, last + 1)]
+    above = [t + 0.5 for t in range(tick, last)]
     below = [t + 0.5 for t in range(tick)]
     return rng.choice(rng.choice([side for side in (above, below) if side]))
 

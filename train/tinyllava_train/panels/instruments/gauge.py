@@ -1,4 +1,4 @@
-"""An analog gauge: eleven ticks over 270 degrees, a needle, a unit."""
+"""An analog gauge: six marks over 270 degrees, a needle, a unit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 
 from tinyllava_train.panels.instruments.pen import Pen, Point, Rgb, shade, vary
 
-TICKS = 10
+TICKS = 5
 UNITS: dict[str, tuple[int, str]] = {
     "°C": (100, "temperature"),
     "%": (100, "humidity"),
@@ -29,7 +29,7 @@ _NEEDLES: tuple[Rgb, ...] = ((205, 30, 30), (225, 95, 20), (20, 20, 20), (20, 70
 
 @dataclass(frozen=True)
 class Gauge:
-    """The needle stands at ``tick`` (0..10), ``offset`` ticks beside it (well under half)."""
+    """The needle stands at ``tick`` (0..5), ``offset`` ticks beside it (well under half)."""
 
     tick: int
     unit: str
@@ -63,7 +63,7 @@ class Gauge:
     @classmethod
     def random(cls, rng: Random) -> Gauge:
         """Any tick, any unit."""
-        return cls(rng.randint(0, TICKS), rng.choice(list(UNITS)), rng.uniform(-0.2, 0.2))
+        return cls(rng.randint(0, TICKS), rng.choice(list(UNITS)), rng.uniform(-0.15, 0.15))
 
     def draw(self, pen: Pen) -> None:
         """Draw rim, ticks, unit, end labels and needle."""
@@ -72,12 +72,12 @@ class Gauge:
         rim = vary(rng.choice(((90, 90, 95), (170, 170, 170), (60, 50, 40))), rng)
         pen.disc(_CENTRE, 0.49, rim)
         pen.disc(_CENTRE, 0.44, vary(face, rng, 8))
-        for tick in range(TICKS + 1):
-            inner = 0.33 if tick % 5 == 0 else 0.37
-            pen.line([_on_dial(tick, inner), _on_dial(tick, 0.43)], ink, 0.025)
-        pen.text((0.5, 0.7), self.unit, ink, 0.2)
-        pen.text((0.34, 0.84), "0", ink, 0.11)
-        pen.text((0.66, 0.84), str(self.full_scale), ink, 0.11)
+        for half in range(2 * TICKS + 1):
+            inner = 0.33 if half % 2 == 0 else 0.38
+            pen.line([_on_dial(half / 2, inner), _on_dial(half / 2, 0.43)], ink, 0.025)
+        pen.text((0.5, 0.7), self.unit, ink, 0.26)
+        pen.text((0.31, 0.87), "0", ink, 0.1)
+        pen.text((0.69, 0.87), str(self.full_scale), ink, 0.1)
         dark_face = sum(face) < 300
         needles = _NEEDLES[:2] if dark_face else _NEEDLES
         needle = vary(rng.choice(needles), rng, 12)

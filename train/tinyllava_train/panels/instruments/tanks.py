@@ -8,12 +8,12 @@ from random import Random
 from tinyllava_train.panels.instruments.pen import COLOURS, Pen, shade, vary
 
 LETTERS = "ABC"
-STEP_PERCENT = 10
+LEVELS = (10, 30, 50, 70, 90)
 
 
 @dataclass(frozen=True)
 class Tanks:
-    """``levels`` in percent, multiples of ten, all different; ``colour`` of the liquid."""
+    """``levels`` in percent, five different ones, none twice; ``colour`` of the liquid."""
 
     levels: tuple[int, ...]
     colour: str
@@ -36,7 +36,7 @@ class Tanks:
     @classmethod
     def random(cls, rng: Random) -> Tanks:
         """Different levels from 10 to 90 percent."""
-        levels = rng.sample(range(10, 100, STEP_PERCENT), rng.randint(2, 3))
+        levels = rng.sample(LEVELS, rng.randint(2, 3))
         return cls(tuple(levels), rng.choice(list(COLOURS)))
 
     def draw(self, pen: Pen) -> None:
@@ -51,7 +51,7 @@ class Tanks:
             left = index * pitch + 0.05
             right = (index + 1) * pitch - 0.05
             pen.box((left, top), (right, bottom), glass, ink, 0.02)
-            height = (bottom - top) * (level + rng.uniform(-1.5, 1.5)) / 100
+            height = (bottom - top) * (level + rng.uniform(-2.0, 2.0)) / 100
             pen.box((left + 0.02, bottom - height), (right - 0.02, bottom - 0.015), liquid)
             mark = shade(glass, 0.45) if sum(glass) > 300 else (190, 190, 190)
             for tenth in range(1, 10):
