@@ -7,7 +7,11 @@ from transformers import LlavaForConditionalGeneration
 from tinyllava_train.panels.questions import ASKERS
 from tinyllava_train.recipe import Recipe
 
-_TEXT = """# {name}
+_TEXT = """---
+license: apache-2.0
+---
+
+# {name}
 
 A very small TinyLLaVA: {millions:.1f} million parameters. It reads drawn instrument panels and
 **knows nothing else**. It was trained from random weights on pictures that a program drew
