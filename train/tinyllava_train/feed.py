@@ -6,7 +6,7 @@ So a resumed run goes on exactly where the killed one would have.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -83,12 +83,18 @@ def _permutation(total: int, epoch: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(total)
 
 
-def questions(count: int) -> TurnChoice:
-    """Some questions of a sample, captions left out."""
+def questions(count: int, weights: Mapping[str, float] | None = None) -> TurnChoice:
+    """Some questions of a sample, captions left out; kinds of greater weight come oftener.
+
+    Weights are 1 where none is given. Drawn without replacement (Efraimidis and Spirakis 2006).
+    """
+    weight_of = weights or {}
 
     def choose(sample: Sample, rng: Random) -> Sequence[Turn]:
         turns = [turn for turn in sample.turns if turn.kind != CAPTION_KIND]
-        return rng.sample(turns, min(count, len(turns)))
+        keys = [rng.random() ** (1 / weight_of.get(turn.kind, 1.0)) for turn in turns]
+        order = sorted(range(len(turns)), key=lambda place: -keys[place])
+        return [turns[place] for place in order[:count]]
 
     return choose
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -50,6 +50,7 @@ class Stage(_Part):
 
     ``matrix_learning_rate`` is Muon's, for the matrices inside the layers; ``learning_rate`` is
     AdamW's, for all else. ``turns`` is how many questions of a picture share a sequence.
+    ``kind_weights`` makes questions of a kind oftener or rarer (1 where not named).
     ``steps_gpu`` is used where there is a GPU.
     """
 
@@ -64,6 +65,7 @@ class Stage(_Part):
     warmup: float = Field(0.03, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     turns: int = Field(12, gt=0)
+    kind_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
 
 class Recipe(_Part):
