@@ -139,4 +139,8 @@ def make_objective(
         return Matching(model, dataset)
     if stage.objective == "caption":
         return Answering(model, captions, with_pictures=True)
-    return Answering(model, questions(stage.turns, stage.kind_weights), with_pictures=stage.objective == "conversation")
+    return Answering(
+        model,
+        questions(stage.turns, stage.kind_weights),
+        with_pictures=stage.objective == "conversation",
+    )

@@ -50,9 +50,7 @@ def all_statements() -> list[str]:
     bank += [f"display {place} {digit}" for place in ("tens", "ones") for digit in range(10)]
     bank += [f"LED {n} is {state}" for n in range(1, 6) for state in STATES]
     bank += [f"{n} LEDs" for n in range(3, 6)]
-    bank += [
-        f"tank {letter} is {level} % full" for letter in LETTERS for level in LEVELS
-    ]
+    bank += [f"tank {letter} is {level} % full" for letter in LETTERS for level in LEVELS]
     bank += [f"{n} tanks" for n in (2, 3)]
     bank += [f"the liquid is {colour}" for colour in COLOURS]
     bank += [f"{n} boxes" for n in range(1, MOST + 1)]
