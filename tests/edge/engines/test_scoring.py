@@ -25,7 +25,8 @@ logits = st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=20)
 def test_log_probabilities_sum_to_one_when_logits_are_any(values):
     result = log_probabilities(np.array(values, np.float32))
     assert np.exp(result).sum() == pytest.approx(1)
-    assert result.argmax() == np.argmax(np.array(values, np.float32))
+    # Logits closer than float64 can tell apart share the first place.
+    assert result[np.argmax(np.array(values, np.float32))] == result.max()
 
 
 def test_log_probabilities_stay_finite_when_logits_are_huge():
