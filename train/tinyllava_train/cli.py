@@ -119,7 +119,7 @@ def panels(
 @data.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write pictures/ and questions.json to.")],
-    pictures: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 6,
+    pictures: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Test seed.")] = 7,
 ) -> None:
     """Draw the demo's pictures and questions, from test seeds."""
