@@ -22,7 +22,7 @@ from rich.text import Text
 HOUSE = Path(__file__).resolve().parent.parent
 PICTURES = HOUSE / "edge" / "tinyllava_edge" / "demo" / "pictures"
 COLUMNS, FONT_PX, LINE_PX, MARGIN = 128, 15, 20, 16
-THUMBNAIL = 190
+THUMBNAIL = 150
 PAPER, INK = (24, 26, 31), (214, 216, 220)
 
 
@@ -46,7 +46,7 @@ def recorded_demo() -> str:
                 break
             chunks.append(chunk)
     os.close(ours)
-    return b"".join(chunks).decode()
+    return b"".join(chunks).decode().replace("\r\n", "\n")
 
 
 def draw(ansi: str) -> Image.Image:
@@ -73,7 +73,7 @@ def _place_pictures(sheet: Image.Image, width: int) -> None:
     pitch = (width - 2 * MARGIN) / len(paths)
     for place, path in enumerate(paths):
         with Image.open(path) as opened:
-            opened.thumbnail((THUMBNAIL, THUMBNAIL))
+            opened.thumbnail((pitch - 6, THUMBNAIL))
             sheet.paste(opened, (round(MARGIN + place * pitch), MARGIN))
 
 
