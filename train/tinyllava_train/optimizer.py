@@ -1,7 +1,7 @@
 """Optimizer and learning rate of a stage.
 
-Matrices inside the layers are trained with Muon, which needs about half of AdamW's steps on these
-small models (``docs/training.md``); embeddings, norms and biases with AdamW.
+Matrices inside the layers are trained with Muon (Jordan et al. 2024), which takes far fewer steps
+than AdamW on these small models; embeddings, norms and biases with AdamW.
 """
 
 from __future__ import annotations
