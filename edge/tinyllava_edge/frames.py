@@ -93,13 +93,17 @@ class FrameStore:
         with self._lock:
             return camera in self._slots
 
-    def ages_ms(self) -> dict[str, int | None]:
-        """Each camera's name with the age of its latest frame, None before the first."""
+    def state(self) -> dict[str, dict[str, int | None]]:
+        """Each camera's name with age and number of its latest frame, None before the first."""
         with self._lock:
-            return {
-                name: slot.frame.age_ms() if slot.frame else None
-                for name, slot in self._slots.items()
+            frames = {name: slot.frame for name, slot in self._slots.items()}
+        return {
+            name: {
+                "age_ms": frame.age_ms() if frame else None,
+                "frame_seq": frame.seq if frame else None,
             }
+            for name, frame in frames.items()
+        }
 
     def _fault(self, data: bytes) -> str | None:
         if len(data) > self._max_bytes:

@@ -220,7 +220,7 @@ class Gateway:
             "unconfirmed": self._outbox.waiting(),
             "asks": self._ledger.totals(),
             "latency_ms": self._latencies.quantiles(),
-            "cameras": {name: {"age_ms": age} for name, age in self._frames.ages_ms().items()},
+            "cameras": self._frames.state(),
             "sensors": self._sensors.names(),
             "drops": self._drops.snapshot(),
         }

@@ -154,7 +154,7 @@ class Intake:
                 f"{len(ask.texts)} questions, the limit is {self._limits.questions}",
             )
         if ask.camera is not None and not self._frames.knows(ask.camera):
-            known = ", ".join(list(self._frames.ages_ms())[:20]) or "none"
+            known = ", ".join(list(self._frames.state())[:20]) or "none"
             raise AskError("unknown_camera", f"no camera {ask.camera!r}; cameras known: {known}")
 
     def _accept(self, ask: Ask, reply_to: ReplyTo) -> None:

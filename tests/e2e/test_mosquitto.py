@@ -21,19 +21,19 @@ def ask(mosquitto, camera: str, number: int, **fields) -> dict:
 
 def show(mosquitto, camera: str, *source: str) -> None:
     """Publish a frame, and wait until an ask about it can be sent."""
-    before = camera_age_ms(mosquitto, camera)
+    before = frame_seq(mosquitto, camera)
     mosquitto.publish(f"tinyllava/hall/camera/{camera}/frame", *source)
     for _ in range(100):
-        age = camera_age_ms(mosquitto, camera)
-        if age is not None and (before is None or age < before):
+        if frame_seq(mosquitto, camera) > before:
             return
         time.sleep(0.1)
     raise AssertionError(f"the frame of {camera} did not arrive")
 
 
-def camera_age_ms(mosquitto, camera: str) -> int | None:
+def frame_seq(mosquitto, camera: str) -> int:
+    """The number of the camera's latest frame, 0 before the first."""
     health = json.loads(mosquitto.subscribe("tinyllava/hall/health").read())
-    return health["cameras"].get(camera, {}).get("age_ms")
+    return health["cameras"].get(camera, {}).get("frame_seq") or 0
 
 
 def test_question_on_a_published_frame_is_answered(mosquitto, gateway, camera, picture):

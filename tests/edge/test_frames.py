@@ -79,7 +79,7 @@ def test_age_grows_with_time_and_is_none_before_the_first_frame():
     frames, _ = store("porch", "drive")
     frames.put("porch", JPEG)
     time.sleep(0.02)
-    ages = frames.ages_ms()
+    ages = {name: state["age_ms"] for name, state in frames.state().items()}
     assert ages["drive"] is None
     assert ages["porch"] is not None
     assert 20 <= ages["porch"] < 5000
@@ -90,5 +90,5 @@ def test_every_frame_is_kept_or_counted_whatever_comes(messages):
     frames, drops = store(max_bytes=15, max_cameras=2)
     for camera, data in messages:
         frames.put(camera, data)
-    kept = sum(frames.latest(name) is not None for name in frames.ages_ms())
+    kept = sum(frames.latest(name) is not None for name in frames.state())
     assert kept + sum(drops.snapshot().values()) == len(messages)
