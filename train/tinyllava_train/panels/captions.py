@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from random import Random
 
-from tinyllava_train.panels.instruments.boxes import MOST, Boxes
+from tinyllava_train.panels.instruments.boxes import Boxes
 from tinyllava_train.panels.instruments.display import Display
-from tinyllava_train.panels.instruments.gauge import TICKS, UNITS, Gauge
-from tinyllava_train.panels.instruments.hazards import HAZARDS
-from tinyllava_train.panels.instruments.leds import STATES, Leds
+from tinyllava_train.panels.instruments.gauge import Gauge
+from tinyllava_train.panels.instruments.leds import Leds
 from tinyllava_train.panels.instruments.passages import Door, Valve
-from tinyllava_train.panels.instruments.pen import COLOURS
-from tinyllava_train.panels.instruments.tanks import LETTERS, LEVELS, Tanks
+from tinyllava_train.panels.instruments.tanks import Tanks
 from tinyllava_train.panels.scene import Scene
-
-_OPEN = ("open", "closed")
 
 
 def statements(scene: Scene) -> list[str]:
@@ -40,22 +36,6 @@ def statements(scene: Scene) -> list[str]:
             name = type(item).__name__.lower()
             true.append(f"the {name} is {'open' if item.open else 'closed'}")
     return true
-
-
-def all_statements() -> list[str]:
-    """Every statement that can be true of some scene; the bank that pictures are matched with."""
-    bank = ["there is nothing wrong", *(hazard for hazard in HAZARDS if hazard != "nothing")]
-    bank += [f"gauge at tick {tick}" for tick in range(TICKS + 1)]
-    bank += [f"gauge in {unit}" for unit in UNITS]
-    bank += [f"display {place} {digit}" for place in ("tens", "ones") for digit in range(10)]
-    bank += [f"LED {n} is {state}" for n in range(1, 6) for state in STATES]
-    bank += [f"{n} LEDs" for n in range(3, 6)]
-    bank += [f"tank {letter} is {level} % full" for letter in LETTERS for level in LEVELS]
-    bank += [f"{n} tanks" for n in (2, 3)]
-    bank += [f"the liquid is {colour}" for colour in COLOURS]
-    bank += [f"{n} boxes" for n in range(1, MOST + 1)]
-    bank += [f"the {name} is {state}" for name in ("valve", "door") for state in _OPEN]
-    return bank
 
 
 def caption(scene: Scene, rng: Random) -> str:

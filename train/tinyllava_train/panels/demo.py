@@ -12,7 +12,7 @@ from tinyllava_train.panels.dataset import scene_seed
 from tinyllava_train.panels.instruments.display import Display
 from tinyllava_train.panels.instruments.gauge import Gauge
 from tinyllava_train.panels.photo import take_photo
-from tinyllava_train.panels.questions import ASKERS, PanelQuestion, ask_kind
+from tinyllava_train.panels.questions import PanelQuestion, ask_kind
 from tinyllava_train.panels.scene import Scene
 
 _UNITS = {"temperature": "°C", "counter": ""}
@@ -83,7 +83,7 @@ def _plain_questions(scene: Scene, rng: Random) -> list[PanelQuestion]:
     """Different kinds, those with a picture-wide answer before those that a guess may hit."""
     order = ["read", "colour", "count", "safe", "highest", "state", "hazard", "yes_no"]
     found = (ask_kind(scene, kind, rng) for kind in rng.sample(order, len(order)))
-    plain = [q for q in found if q is not None and q.kind in ASKERS and not q.readings]
+    plain = [q for q in found if q is not None and not q.readings]
     return plain[:_PLAIN_QUESTIONS]
 
 
