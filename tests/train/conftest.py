@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyllava_train.conversations import Encoder, prompt_texts, read_samples
+from tinyllava_train.conversations import Encoder, Sample, prompt_texts, read_samples
 from tinyllava_train.feed import Dataset
 from tinyllava_train.model import build_model, model_semantics
 from tinyllava_train.panels.dataset import write_panels
@@ -24,7 +24,7 @@ TINY = {
     "model.language_model.num_hidden_layers": "2",
     **{
         f"stages.{stage}.{key}": value
-        for stage in ("tower", "language", "align", "finetune")
+        for stage in ("tower", "language", "align", "describe", "finetune")
         for key, value in (("steps", "4"), ("batch", "4"))
     },
 }
@@ -47,6 +47,14 @@ def dataset(panels, tiny_recipe, tmp_path_factory) -> Dataset:
     semantics = model_semantics(tiny_recipe.model)
     tokenizer = train_tokenizer(prompt_texts(samples, semantics), vocabulary=400)
     return Dataset(samples, Encoder(tokenizer, semantics), tmp_path_factory.mktemp("px") / "a.npy")
+
+
+@pytest.fixture(scope="session")
+def dataset_of_many_questions(tmp_path_factory) -> list[Sample]:
+    """Panels with every question that can be asked on them."""
+    folder = tmp_path_factory.mktemp("questions")
+    listing = write_panels(folder, "train", pictures=60, questions=48, seed=3)
+    return read_samples(listing, folder / "train")
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import torch
 
 from tinyllava_train.batches import IGNORED, pack
+from tinyllava_train.choice import weighted
 from tinyllava_train.conversations import EncodedTurn
-from tinyllava_train.feed import questions
 from tinyllava_train.objectives import next_token_loss
 
 PACKING = {"prefix": [1, 9], "image_token": 4, "image_tokens": 3, "pad_token": 3}
@@ -29,7 +29,7 @@ def test_turns_see_the_prefix_but_not_each_other_when_packed():
 
 
 def test_packed_loss_equals_the_mean_over_questions_asked_alone(dataset, tiny_model):
-    choose = questions(3)
+    choose = weighted(3)
     model = tiny_model.eval()
     packed = dataset.batch([0], choose, seed=5, shifted=False)
     loss, right = next_token_loss(model, packed)
@@ -49,6 +49,6 @@ def test_packed_loss_equals_the_mean_over_questions_asked_alone(dataset, tiny_mo
 
 
 def test_text_only_batch_has_no_image_tokens_when_pictures_are_left_out(dataset):
-    batch = dataset.batch([0, 1], questions(2), seed=1, with_pictures=False)
+    batch = dataset.batch([0, 1], weighted(2), seed=1, with_pictures=False)
     assert batch.pixels is None
     assert not (batch.input_ids == 4).any()

@@ -1,8 +1,6 @@
-from random import Random
-
 import torch
 
-from tinyllava_train.feed import captions, questions
+from tinyllava_train.choice import weighted
 
 
 def test_every_picture_is_used_once_when_an_epoch_passes(dataset):
@@ -19,7 +17,7 @@ def test_order_is_the_same_when_asked_again_and_differs_between_epochs(dataset):
 
 
 def test_batch_is_the_same_when_made_again_from_its_seed(dataset):
-    one, two = (dataset.batch([1, 2], questions(3), seed=9) for _ in range(2))
+    one, two = (dataset.batch([1, 2], weighted(3), seed=9) for _ in range(2))
     assert torch.equal(one.input_ids, two.input_ids)
     assert torch.equal(one.pixels, two.pixels)
 
@@ -32,12 +30,3 @@ def test_pixels_equal_edges_own_when_not_shifted(dataset):
     with Image.open(dataset.samples[0].image) as opened:
         expected = torch.from_numpy(pixels(opened.convert("RGB"), dataset.semantics.image))
     assert torch.allclose(dataset.pixels([0], None)[0], expected, atol=1e-6)
-
-
-def test_captions_and_questions_are_kept_apart_when_chosen(dataset):
-    sample = dataset.samples[0]
-    (caption,) = captions(sample, Random(0))
-    assert caption.kind == "describe"
-    chosen = questions(99)(sample, Random(0))
-    assert len(chosen) == 4
-    assert all(turn.kind != "describe" for turn in chosen)

@@ -12,7 +12,7 @@ def test_every_shipped_recipe_is_valid_when_read():
 
 
 def test_panels_trains_the_connector_alone_when_it_aligns():
-    align, finetune = read_recipe("panels").stages[-2:]
+    _, _, align, _, finetune = read_recipe("panels").stages
     assert align.trains == ("connector",)
     assert finetune.trains == ("connector", "language_model")
 
@@ -49,6 +49,12 @@ def test_recipe_file_is_refused_when_it_is_no_toml(tmp_path):
     path.write_text("seed = ", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"mine\.toml"):
         read_recipe(str(path))
+
+
+def test_recipe_is_refused_when_a_pattern_is_no_regular_expression():
+    changes = parse_changes(["stages.finetune.weights=[{weight = 1.0, pattern = '(' }]"])
+    with pytest.raises(RecipeError, match="no regular expression"):
+        read_recipe("panels", changes)
 
 
 def test_rate_rises_then_falls_to_zero_when_steps_pass():

@@ -6,7 +6,7 @@ So a resumed run goes on exactly where the killed one would have.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -15,15 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tinyllava_train.batches import Batch, pack
-from tinyllava_train.conversations import Encoder, Sample, Turn
+from tinyllava_train.choice import TurnChoice
+from tinyllava_train.conversations import Encoder, Sample
 from tinyllava_train.pictures import PixelStore
 
 MOST_SHIFT = 2
 """Training pictures are moved by up to this many pixels, so that no place is learned by heart."""
-
-CAPTION_KIND = "describe"
-
-TurnChoice = Callable[[Sample, Random], Sequence[Turn]]
 
 
 class Dataset:
@@ -81,25 +78,3 @@ class Dataset:
 @functools.lru_cache(maxsize=2)
 def _permutation(total: int, epoch: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(total)
-
-
-def questions(count: int, weights: Mapping[str, float] | None = None) -> TurnChoice:
-    """Some questions of a sample, captions left out; kinds of greater weight come oftener.
-
-    Weights are 1 where none is given. Drawn without replacement (Efraimidis and Spirakis 2006).
-    """
-    weight_of = weights or {}
-
-    def choose(sample: Sample, rng: Random) -> Sequence[Turn]:
-        turns = [turn for turn in sample.turns if turn.kind != CAPTION_KIND]
-        keys = [rng.random() ** (1 / weight_of.get(turn.kind, 1.0)) for turn in turns]
-        order = sorted(range(len(turns)), key=lambda place: -keys[place])
-        return [turns[place] for place in order[:count]]
-
-    return choose
-
-
-def captions(sample: Sample, rng: Random) -> Sequence[Turn]:
-    """The captions of a sample only."""
-    del rng
-    return [turn for turn in sample.turns if turn.kind == CAPTION_KIND]

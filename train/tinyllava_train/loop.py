@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
-from tinyllava_train.feed import Dataset, questions
+from tinyllava_train.choice import questions
+from tinyllava_train.feed import Dataset
 from tinyllava_train.journal import Journal
 from tinyllava_train.objectives import Objective, make_objective, next_token_loss
 from tinyllava_train.optimizer import StageOptimizer
@@ -87,7 +88,7 @@ def _train_step(run: StageRun, objective: Objective, optimizer: StageOptimizer, 
     indices = run.train.order(step, run.stage.batch, run.seed + run.number)
     device = run.model.device.type
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        loss = objective.loss(run.train, indices, seed)
+        loss = objective.loss(run.train, indices, seed, step / run.steps)
     loss.backward()
     optimizer.step(step, run.steps)
     return float(loss.detach())
@@ -104,8 +105,8 @@ def _log(run: StageRun, journal: Journal, done: int, loss: float, seconds: float
 @torch.no_grad()
 def validate(model: LlavaForConditionalGeneration, dataset: Dataset) -> dict[str, float]:
     """Loss and share of right tokens on the first validation pictures."""
-    indices = list(range(min(64, len(dataset.samples))))
-    batch = dataset.batch(indices, questions(12), seed=0, shifted=False).to(model.device)
+    indices = list(range(min(32, len(dataset.samples))))
+    batch = dataset.batch(indices, questions, seed=0, shifted=False).to(model.device)
     loss, right = next_token_loss(model, batch)
     return {
         "validation_loss": round(float(loss), 5),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -12,8 +13,9 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration, SiglipVisionModel
 
 from tinyllava_train.batches import IGNORED, Batch
+from tinyllava_train.choice import CAPTION_KIND, TurnChoice, captions, weighted
 from tinyllava_train.conversations import Encoder, Sample
-from tinyllava_train.feed import CAPTION_KIND, Dataset, TurnChoice, captions, questions
+from tinyllava_train.feed import Dataset
 from tinyllava_train.recipe import Stage
 
 
@@ -24,8 +26,8 @@ class Objective(Protocol):
     def extra(self) -> nn.Module:
         """Modules that only this stage needs; trained along, not part of the checkpoint."""
 
-    def loss(self, dataset: Dataset, indices: list[int], seed: int) -> Tensor:
-        """The loss on some pictures, a scalar with gradient."""
+    def loss(self, dataset: Dataset, indices: list[int], seed: int, done: float) -> Tensor:
+        """The loss on some pictures, a scalar with gradient; ``done``: share of the stage."""
 
 
 def next_token_loss(model: LlavaForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -50,16 +52,21 @@ class Answering:
     """Next-token prediction of answers: on questions or captions, with or without the picture."""
 
     def __init__(
-        self, model: LlavaForConditionalGeneration, choose: TurnChoice, *, with_pictures: bool
+        self,
+        model: LlavaForConditionalGeneration,
+        choice: Callable[[float], TurnChoice],
+        *,
+        with_pictures: bool,
     ) -> None:
         self.extra = nn.Module()
         self._model = model
-        self._choose = choose
+        self._choice = choice
         self._with_pictures = with_pictures
 
-    def loss(self, dataset: Dataset, indices: list[int], seed: int) -> Tensor:
+    def loss(self, dataset: Dataset, indices: list[int], seed: int, done: float) -> Tensor:
         """Mean cross-entropy of the answers' tokens."""
-        batch = dataset.batch(indices, self._choose, seed=seed, with_pictures=self._with_pictures)
+        choose = self._choice(done)
+        batch = dataset.batch(indices, choose, seed=seed, with_pictures=self._with_pictures)
         return next_token_loss(self._model, batch.to(self._model.device))[0]
 
 
@@ -79,8 +86,9 @@ class Matching:
         self._words = _joined_ids(self._statements, dataset.encoder)
         self.extra = _Matcher(width, len(dataset.encoder.tokenizer))
 
-    def loss(self, dataset: Dataset, indices: list[int], seed: int) -> Tensor:
+    def loss(self, dataset: Dataset, indices: list[int], seed: int, done: float) -> Tensor:
         """Sum over statements, mean over pictures."""
+        del done
         device = self._model.device
         tower: SiglipVisionModel = self._model.model.vision_tower
         pixels = dataset.pixels(indices, seed).to(device)
@@ -138,9 +146,9 @@ def make_objective(
     if stage.objective == "match":
         return Matching(model, dataset)
     if stage.objective == "caption":
-        return Answering(model, captions, with_pictures=True)
+        return Answering(model, lambda _done: captions, with_pictures=True)
     return Answering(
         model,
-        questions(stage.turns, stage.kind_weights),
+        functools.partial(weighted, stage.turns, stage.weights),
         with_pictures=stage.objective == "conversation",
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tinyllava_train.errors import RecipeError
 
@@ -45,12 +46,35 @@ class ModelPart(_Part):
     language_model: dict[str, Any]
 
 
+class QuestionWeight(_Part):
+    """Makes some questions of a stage ``weight`` times as likely to be asked.
+
+    Which: those of ``kind`` (or of any) that hold the regular expression ``pattern`` (see
+    ``choice.turn_weight``). Where ``until`` is given, the rule fades to no effect by that share of
+    the stage's steps. Rules multiply.
+    """
+
+    weight: float = Field(gt=0)
+    kind: str | None = None
+    pattern: str = ""
+    until: float | None = Field(None, gt=0, le=1)
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
+
+
 class Stage(_Part):
     """One stage: what it minimizes, what it trains, for how long.
 
     ``matrix_learning_rate`` is Muon's, for the matrices inside the layers; ``learning_rate`` is
     AdamW's, for all else. ``turns`` is how many questions of a picture share a sequence.
-    ``kind_weights`` makes questions of a kind oftener or rarer (1 where not named).
+    ``weights`` makes some questions oftener or rarer, for a part of the stage or all of it.
     ``steps_gpu`` is used where there is a GPU.
     """
 
@@ -65,7 +89,7 @@ class Stage(_Part):
     warmup: float = Field(0.03, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     turns: int = Field(12, gt=0)
-    kind_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    weights: tuple[QuestionWeight, ...] = ()
 
 
 class Recipe(_Part):
