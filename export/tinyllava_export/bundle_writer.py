@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinyllava_edge.manifest import FILE_NAME, Component, Manifest, write_manifest
-from tinyllava_export.checkpoints.tensors import file_sha256
+from tinyllava_export.checkpoints.weight_files import file_sha256
 from tinyllava_export.errors import ExportError
 
 PARTIAL_SUFFIX = ".partial"

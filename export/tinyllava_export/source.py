@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,7 +40,7 @@ class Source:
         self.semantics: Semantics = checkpoint.semantics
         self.vision: VisionPath = build_vision_path(checkpoint)
         self.language_model: PreTrainedModel = build_language_model(checkpoint)
-        self.tokenizer: Tokenizer = read_tokenizer(checkpoint.tokenizer)
+        self.tokenizer: Tokenizer = read_tokenizer(checkpoint)
 
     @torch.inference_mode()
     def see(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -98,9 +97,9 @@ class Source:
         return embedded
 
 
-def read_tokenizer(path: Path) -> Tokenizer:
+def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer, set to take control tokens in a text as plain text, like the edge."""
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json().decode())
     tokenizer.encode_special_tokens = True
     tokenizer.no_padding()
     tokenizer.no_truncation()

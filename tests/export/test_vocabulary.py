@@ -23,7 +23,7 @@ SIZE = 400
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_folder):
-    return read_tokenizer(tiny_folder / "tokenizer.json")
+    return read_tokenizer(open_checkpoint(tiny_folder))
 
 
 @pytest.fixture(scope="module")

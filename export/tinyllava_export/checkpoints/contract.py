@@ -5,7 +5,9 @@ release to release:
 
     text.model.* text.lm_head.weight   a causal language model
     vision.*                           a vision tower (embeddings, encoder.layers.N, ...)
-    connector.{0,2}.*                  the connector as a sequence of modules
+    vision.clip.* vision.dinov2.*      the two towers of a mixture of features ("mof")
+    connector.{0,2}.*                  an MLP connector as a sequence of modules
+    connector.*                        any other, by the names that TinyLLaVA_Factory gives
 """
 
 from __future__ import annotations
@@ -16,8 +18,12 @@ from typing import Any
 
 from tinyllava_edge.semantics import Semantics
 from tinyllava_export.checkpoints.tensors import Tensors
+from tinyllava_export.checkpoints.tokenizer import (
+    TOKENIZER_FILE,
+    read_tokenizer_json,
+    sentencepiece_file,
+)
 
-TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
 
 
@@ -57,7 +63,10 @@ class Checkpoint:
     """A checkpoint folder, understood.
 
     ``text_config`` and ``vision_config`` are transformers' settings with every default filled
-    in, so that the float32 source can be run. ``sha256`` is over weights and configuration.
+    in, so that the float32 source can be run; the vision settings of a mixture of features are
+    ``{"model_type": "mof", "clip": {...}, "dinov2": {...}}``. ``connector_config`` has the
+    connector's ``kind``, the same word as in ``semantics``, and its numbers. ``sha256`` is over
+    weights and configuration.
     """
 
     folder: Path
@@ -69,7 +78,21 @@ class Checkpoint:
     vision: VisionShape
     text_config: dict[str, Any]
     vision_config: dict[str, Any]
+    connector_config: dict[str, Any]
     tensors: Tensors
+
+    def tokenizer_json(self) -> bytes:
+        """The content of a ``tokenizers`` tokenizer that gives the prompt ids of the original.
+
+        Each piece of text is encoded by itself, with ``add_special_tokens=False``. Raises
+        ``CheckpointError`` where there is no tokenizer.
+        """
+        return read_tokenizer_json(self.folder)
+
+    @property
+    def sentencepiece(self) -> Path | None:
+        """The SentencePiece model, whose scores GGUF wants, or None where there is none."""
+        return sentencepiece_file(self.folder)
 
     @property
     def tokenizer(self) -> Path:

@@ -15,7 +15,12 @@ from tinyllava_export.checkpoints.shapes import (
     text_shape,
     vision_shape,
 )
-from tinyllava_export.checkpoints.tensors import fingerprint, index_tensors, weight_files
+from tinyllava_export.checkpoints.tensors import Tensors
+from tinyllava_export.checkpoints.weight_files import (
+    find_weight_files,
+    fingerprint,
+    index_files,
+)
 from tinyllava_export.errors import CheckpointError
 
 FORMAT = "transformers-llava"
@@ -52,8 +57,8 @@ def open_transformers_llava(folder: Path, config: dict[str, Any]) -> Checkpoint:
     semantics contradict each other.
     """
     semantics = read_semantics(folder)
-    files = weight_files(folder)
-    tensors = index_tensors(files, neutral_name)
+    files = find_weight_files(folder)
+    tensors = Tensors(index_files(files, neutral_name))
     text_config = complete_text_config(_section(folder, config, "text_config"))
     if config.get("tie_word_embeddings") is True and HEAD not in tensors:
         text_config["tie_word_embeddings"] = True
@@ -61,13 +66,14 @@ def open_transformers_llava(folder: Path, config: dict[str, Any]) -> Checkpoint:
     checkpoint = Checkpoint(
         folder=folder,
         format=FORMAT,
-        sha256=fingerprint([*files, folder / "config.json"]),
+        sha256=fingerprint([*files, folder / "config.json"], root=folder),
         licence=read_licence(folder),
         semantics=semantics,
         text=text_shape(text_config),
         vision=vision_shape(vision_config),
         text_config=text_config,
         vision_config=vision_config,
+        connector_config={"kind": semantics.connector.kind},
         tensors=tensors,
     )
     _check_semantics(checkpoint, config)
