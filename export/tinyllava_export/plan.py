@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from tinyllava_export.bundle_writer import refuse_existing
 from tinyllava_export.checkpoints import Checkpoint, open_checkpoint
-from tinyllava_export.checkpoints.tensors import Tensors
 from tinyllava_export.errors import ExportError
 from tinyllava_export.gguf.quantize import choose_quant
-from tinyllava_export.gguf.tensor_layout import gguf_names
+from tinyllava_export.gguf.tensor_layout import place_tensors
 from tinyllava_export.gguf.vocabulary import read_vocabulary
 from tinyllava_export.modules import expected_vision_tensors, require_tensors
 from tinyllava_export.vision import QUANTIZATION_OF_BITS
@@ -80,7 +80,7 @@ def plan_export(folder: Path, options: ExportOptions) -> ExportPlan:
     refuse_existing(options.out, force=options.force)
     checkpoint = open_checkpoint(folder)
     require_tensors(checkpoint)
-    read_vocabulary(checkpoint.tokenizer, checkpoint.text.vocabulary)
+    read_vocabulary(checkpoint)
     return ExportPlan(
         checkpoint=checkpoint,
         name=name,
@@ -110,14 +110,13 @@ def _llm_bytes(checkpoint: Checkpoint, quant: str) -> int:
     bits = _bits_per_weight(quant)
     table_bits = max(bits, _bits_per_weight("Q6_K"))
     total = 0.0
-    for source, target in gguf_names(checkpoint):
-        shape = checkpoint.tensors.shape(source)
-        if len(shape) < 2:
-            total += 32 * _numel(checkpoint.tensors, source)
+    for placed in place_tensors(checkpoint):
+        if len(placed.shape) < 2:
+            total += 32 * prod(placed.shape)
         else:
-            width = table_bits if target in EMBEDDING_TABLES else bits
-            total += width * _numel(checkpoint.tensors, source)
-    return int(total / 8) + checkpoint.tokenizer.stat().st_size
+            width = table_bits if placed.target in EMBEDDING_TABLES else bits
+            total += width * prod(placed.shape)
+    return int(total / 8) + len(checkpoint.tokenizer_json())
 
 
 def _vision_bytes(checkpoint: Checkpoint, bits: int) -> int:
@@ -127,15 +126,8 @@ def _vision_bytes(checkpoint: Checkpoint, bits: int) -> int:
         matrix = name.endswith(".weight") and len(checkpoint.tensors.shape(name)) == 2
         quantized = matrix and ".embeddings." not in f".{name}"
         width = bits if bits > 8 or quantized else 32
-        total += width * _numel(checkpoint.tensors, name)
+        total += width * prod(checkpoint.tensors.shape(name))
     return total // 8
-
-
-def _numel(tensors: Tensors, name: str) -> int:
-    count = 1
-    for length in tensors.shape(name):
-        count *= length
-    return count
 
 
 def _bits_per_weight(quant: str) -> float:

@@ -57,7 +57,7 @@ def test_gguf_logits_are_those_of_transformers(write_checkpoint, tmp_path, tied)
 def test_gguf_logits_move_when_q_and_k_keep_their_order(write_checkpoint, tmp_path, monkeypatch):
     model = write_checkpoint(tmp_path)
     monkeypatch.setattr(
-        "tinyllava_export.gguf.language_model.reorder_for_rope", lambda name, tensor, text: tensor
+        "tinyllava_export.gguf.tensor_layout.pair_rotary_dims", lambda name, tensor, text: tensor
     )
     logits = llama_logits(write(tmp_path, tmp_path / "llm.gguf"))
     assert np.abs(logits - torch_logits(model)).max() > 0.2

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -8,14 +9,10 @@ from tokenizers import pre_tokenizers
 from tinyllava_edge.engines.llama_runtime import LlamaRuntime
 from tinyllava_export.checkpoints import open_checkpoint
 from tinyllava_export.errors import CheckpointError
+from tinyllava_export.gguf.byte_level import byte_symbols
 from tinyllava_export.gguf.language_model import write_language_model
-from tinyllava_export.gguf.vocabulary import (
-    CONTROL,
-    NORMAL,
-    UNUSED,
-    byte_symbols,
-    read_vocabulary,
-)
+from tinyllava_export.gguf.token_types import CONTROL, NORMAL, UNUSED, USER_DEFINED
+from tinyllava_export.gguf.vocabulary import parse_vocabulary, read_vocabulary
 from tinyllava_export.source import read_tokenizer
 
 SIZE = 400
@@ -36,16 +33,19 @@ def llama(tiny_folder, tmp_path_factory):
 
 
 def changed(folder, **changes):
-    path = folder / "tokenizer.json"
-    text = json.loads(path.read_text(encoding="utf-8"))
+    """The content of the folder's tokenizer.json with some of its nodes replaced."""
+    text = json.loads((folder / "tokenizer.json").read_bytes())
     for name, value in changes.items():
         *parents, last = name.split("__")
         node = text
         for parent in parents:
             node = node[int(parent)] if isinstance(node, list) else node[parent]
         node[last] = value
-    path.write_text(json.dumps(text), encoding="utf-8")
-    return path
+    return json.dumps(text).encode()
+
+
+def parse(content, size=SIZE):
+    return parse_vocabulary(content, size, where="here")
 
 
 @settings(max_examples=300, deadline=None)
@@ -89,10 +89,14 @@ def test_control_tokens_in_text_are_plain_text(llama):
 
 
 def test_vocabulary_has_types_and_named_ids(tiny_folder):
-    vocabulary = read_vocabulary(tiny_folder / "tokenizer.json", SIZE + 2)
+    checkpoint = open_checkpoint(tiny_folder)
+    wide = replace(checkpoint, text=replace(checkpoint.text, vocabulary=SIZE + 2))
+    vocabulary = read_vocabulary(wide)
     assert vocabulary.tokens[:5] == ("<s>", "</s>", "<image>", "<unk>", "<pad>")
     assert vocabulary.types[:6] == (CONTROL,) * 5 + (NORMAL,)
-    assert (vocabulary.pad_id, vocabulary.unk_id, vocabulary.pre) == (4, 3, "qwen2")
+    assert (vocabulary.pad_id, vocabulary.unk_id) == (4, 3)
+    assert (vocabulary.model, vocabulary.pre, vocabulary.scores) == ("gpt2", "qwen2", ())
+    assert not vocabulary.space_prefix
     assert vocabulary.tokens[-2:] == (f"[PAD{SIZE}]", f"[PAD{SIZE + 1}]")
     assert vocabulary.types[-2:] == (UNUSED, UNUSED)
     assert all(len(merge.split(" ")) == 2 for merge in vocabulary.merges)
@@ -105,35 +109,50 @@ def test_byte_symbols_are_those_of_the_tokenizers_library():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model__type": "Unigram"}, "only byte-level BPE"),
-        ({"model__byte_fallback": True}, "byte_fallback"),
+        ({"model__type": "Unigram"}, "only BPE works"),
+        ({"model__byte_fallback": True}, "256 of the 256 byte tokens are missing"),
         ({"model__ignore_merges": True}, "ignore_merges"),
-        ({"normalizer": {"type": "NFC"}}, "normalizer 'NFC'"),
+        ({"model__dropout": 0.1}, "dropout"),
+        ({"normalizer": {"type": "NFKC"}}, "normalizer 'NFKC'"),
         ({"pre_tokenizer__pretokenizers__0__pattern": {"Regex": r"\s+"}}, "splitting pattern"),
+        ({"pre_tokenizer__pretokenizers__0__behavior": "Contiguous"}, "splitting pattern"),
         ({"pre_tokenizer__pretokenizers__1__use_regex": True}, "use_regex"),
         ({"pre_tokenizer__pretokenizers__1__add_prefix_space": True}, "add_prefix_space"),
-        ({"pre_tokenizer": None}, "not a byte-level BPE tokenizer"),
-        ({"model": []}, "not a byte-level BPE tokenizer"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "splitting pattern"),
+        ({"pre_tokenizer": None}, "not a BPE tokenizer"),
+        ({"model": []}, "not a BPE tokenizer"),
         ({"model__vocab": {"a": 0}}, "byte symbols"),
+        ({"added_tokens__0__special": False, "added_tokens__0__lstrip": True}, "has lstrip"),
     ],
 )
-def test_read_vocabulary_refuses_what_llama_cpp_reads_differently(own_folder, changes, message):
+def test_parse_vocabulary_refuses_what_llama_cpp_reads_differently(tiny_folder, changes, message):
     with pytest.raises(CheckpointError, match=message):
-        read_vocabulary(changed(own_folder, **changes), SIZE)
+        parse(changed(tiny_folder, **changes))
 
 
-def test_read_vocabulary_refuses_a_tokenizer_larger_than_the_embedding_table(tiny_folder):
+def test_parse_vocabulary_tells_the_unicode_form_that_text_must_be_in(tiny_folder):
+    assert parse(changed(tiny_folder)).unicode_form == "as_is"
+    assert parse(changed(tiny_folder, normalizer={"type": "NFC"})).unicode_form == "NFC"
+
+
+def test_parse_vocabulary_knows_the_pattern_that_a_byte_level_step_has_of_its_own(tiny_folder):
+    step = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+    assert parse(changed(tiny_folder, pre_tokenizer=step)).pre == "gpt-2"
+
+
+def test_added_tokens_that_are_not_special_are_found_in_any_text(tiny_folder):
+    vocabulary = parse(changed(tiny_folder, added_tokens__2__special=False))
+    assert vocabulary.types[2] == USER_DEFINED
+
+
+def test_parse_vocabulary_refuses_a_tokenizer_larger_than_the_embedding_table(tiny_folder):
     with pytest.raises(CheckpointError, match="beyond the embedding table of 300"):
-        read_vocabulary(tiny_folder / "tokenizer.json", 300)
+        parse(changed(tiny_folder), 300)
 
 
-def test_read_vocabulary_refuses_a_missing_file_and_bad_json(tmp_path):
-    path = tmp_path / "tokenizer.json"
-    with pytest.raises(CheckpointError, match="missing"):
-        read_vocabulary(path, SIZE)
-    path.write_text("{")
-    with pytest.raises(CheckpointError, match="not valid JSON"):
-        read_vocabulary(path, SIZE)
+def test_parse_vocabulary_refuses_what_is_no_json():
+    with pytest.raises(CheckpointError, match="here: not valid JSON"):
+        parse(b"{")
 
 
 @settings(max_examples=60, deadline=None)
@@ -144,7 +163,15 @@ def test_read_vocabulary_refuses_a_missing_file_and_bad_json(tmp_path):
             st.lists(inner, max_size=3)
             | st.dictionaries(
                 st.sampled_from(
-                    ["model", "vocab", "merges", "type", "pre_tokenizer", "added_tokens"]
+                    [
+                        "model",
+                        "vocab",
+                        "merges",
+                        "type",
+                        "pre_tokenizer",
+                        "normalizer",
+                        "added_tokens",
+                    ]
                 ),
                 inner,
                 max_size=4,
@@ -153,8 +180,6 @@ def test_read_vocabulary_refuses_a_missing_file_and_bad_json(tmp_path):
         max_leaves=12,
     )
 )
-def test_read_vocabulary_raises_nothing_but_checkpoint_errors(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    path.write_text(json.dumps(content))
+def test_parse_vocabulary_raises_nothing_but_checkpoint_errors(content):
     with pytest.raises(CheckpointError):
-        read_vocabulary(path, SIZE)
+        parse(json.dumps(content).encode())

@@ -10,7 +10,9 @@ import torch
 from gguf import GGUFWriter, LlamaFileType
 
 from tinyllava_export.checkpoints.contract import Checkpoint
-from tinyllava_export.gguf.tensor_layout import PREFIX, gguf_names, reorder_for_rope
+from tinyllava_export.errors import CheckpointError
+from tinyllava_export.gguf.families import family_of, rotary_dims
+from tinyllava_export.gguf.tensor_layout import PREFIX, Placed, place_tensors, read_placed
 from tinyllava_export.gguf.vocabulary import Vocabulary, read_vocabulary
 
 Precision = Literal["F16", "F32"]
@@ -21,45 +23,53 @@ def write_language_model(
 ) -> None:
     """Write weights, settings and tokenizer to ``path``; vectors stay float32 in any precision.
 
-    The same checkpoint gives the same bytes. Raises ``CheckpointError`` for a tokenizer or a
-    tensor that llama.cpp would read differently.
+    The same checkpoint gives the same bytes. Raises ``CheckpointError`` for a family, a tokenizer
+    or a tensor that llama.cpp would read differently.
     """
-    vocabulary = read_vocabulary(checkpoint.tokenizer, checkpoint.text.vocabulary)
-    names = list(gguf_names(checkpoint))
-    writer = GGUFWriter(path, "llama")
+    family = family_of(checkpoint)
+    vocabulary = read_vocabulary(checkpoint)
+    placed = place_tensors(checkpoint)
+    writer = GGUFWriter(path, family.name)
     try:
         _add_settings(writer, checkpoint, name)
         writer.add_file_type(
             LlamaFileType.ALL_F32 if precision == "F32" else LlamaFileType.MOSTLY_F16
         )
         _add_vocabulary(writer, vocabulary, checkpoint)
-        kinds: list[np.dtype[Any]] = []
-        for source, target in names:
-            shape = checkpoint.tensors.shape(source)
-            kind = np.dtype(np.float16 if precision == "F16" and len(shape) > 1 else np.float32)
-            size = int(np.prod(shape)) * kind.itemsize
-            writer.add_tensor_info(target, list(shape), kind, size)
-            kinds.append(kind)
+        kinds = [_kind(tensor, precision) for tensor in placed]
+        for tensor, kind in zip(placed, kinds, strict=True):
+            size = int(np.prod(tensor.shape)) * kind.itemsize
+            writer.add_tensor_info(tensor.target, list(tensor.shape), kind, size)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for (source, _), kind in zip(names, kinds, strict=True):
-            tensor = reorder_for_rope(source, checkpoint.tensors.read(source), checkpoint.text)
-            writer.write_tensor_data(_to_numpy(tensor, kind))
+        for tensor, kind in zip(placed, kinds, strict=True):
+            writer.write_tensor_data(_numbers(checkpoint, tensor, kind))
     finally:
         writer.close()
 
 
 def lossless_precision(checkpoint: Checkpoint) -> Precision:
     """The smaller precision that still holds every stored number of the language model."""
-    places = checkpoint.tensors.places
-    halves = all(places[name].dtype == "F16" for name in checkpoint.tensors.names(PREFIX))
+    tensors = checkpoint.tensors
+    halves = all(tensors.dtype(name) == "F16" for name in tensors.names(PREFIX))
     return "F16" if halves else "F32"
 
 
-def _to_numpy(tensor: torch.Tensor, kind: np.dtype[Any]) -> np.ndarray[Any, Any]:
+def _kind(placed: Placed, precision: Precision) -> np.dtype[Any]:
+    """Vectors are few, and llama.cpp adds them in float32."""
+    return np.dtype(np.float16 if precision == "F16" and len(placed.shape) > 1 else np.float32)
 
-    array: np.ndarray[Any, Any] = np.ascontiguousarray(tensor.float().numpy().astype(kind))
+
+def _numbers(checkpoint: Checkpoint, placed: Placed, kind: np.dtype[Any]) -> np.ndarray[Any, Any]:
+
+    tensor = read_placed(checkpoint, placed).float()
+    if kind == np.float16 and tensor.abs().max() > torch.finfo(torch.float16).max:
+        raise CheckpointError(
+            f"{checkpoint.folder}: tensor {placed.source} has numbers up to "
+            f"{float(tensor.abs().max()):.3g}, float16 ends at 65504; use --bits 32 or --quant BF16"
+        )
+    array: np.ndarray[Any, Any] = np.ascontiguousarray(tensor.numpy().astype(kind))
     return array
 
 
@@ -76,19 +86,27 @@ def _add_settings(writer: GGUFWriter, checkpoint: Checkpoint, name: str) -> None
     writer.add_head_count_kv(text.kv_heads)
     writer.add_key_length(text.head_dim)
     writer.add_value_length(text.head_dim)
-    writer.add_rope_dimension_count(text.head_dim)
+    writer.add_rope_dimension_count(rotary_dims(checkpoint))
     writer.add_rope_freq_base(text.rope_theta)
-    writer.add_layer_norm_rms_eps(text.norm_eps)
+    if family_of(checkpoint).rms_norm:
+        writer.add_layer_norm_rms_eps(text.norm_eps)
+    else:
+        writer.add_layer_norm_eps(text.norm_eps)
+    if "use_parallel_residual" in checkpoint.text_config:
+        writer.add_parallel_residual(bool(checkpoint.text_config["use_parallel_residual"]))
     writer.add_vocab_size(text.vocabulary)
 
 
 def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, checkpoint: Checkpoint) -> None:
     prompt = checkpoint.semantics.prompt
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(list(vocabulary.tokens))
     writer.add_token_types(list(vocabulary.types))
-    writer.add_token_merges(list(vocabulary.merges))
+    if vocabulary.scores:
+        writer.add_token_scores(list(vocabulary.scores))
+    if vocabulary.merges:
+        writer.add_token_merges(list(vocabulary.merges))
     if prompt.bos_token_id is not None:
         writer.add_bos_token_id(prompt.bos_token_id)
     writer.add_eos_token_id(prompt.eos_token_ids[0])
@@ -98,4 +116,4 @@ def _add_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary, checkpoint: Chec
         writer.add_unk_token_id(vocabulary.unk_id)
     writer.add_add_bos_token(prompt.bos_token_id is not None)
     writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
+    writer.add_add_space_prefix(vocabulary.space_prefix)

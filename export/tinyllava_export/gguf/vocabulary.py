@@ -1,121 +1,142 @@
-"""A byte-level BPE ``tokenizer.json`` in the form that GGUF wants.
+"""A tokenizer in the form that GGUF wants.
 
-llama.cpp has its own tokenizer; it gives the same ids only for what is checked here. Anything
+llama.cpp has tokenizers of its own; they give the same ids only for what is checked here. Anything
 else is refused, because a tokenizer that is nearly right gives answers that are quietly wrong.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinyllava_export.checkpoints.contract import Checkpoint
 from tinyllava_export.errors import CheckpointError
+from tinyllava_export.gguf import byte_level, sentencepiece_bpe
+from tinyllava_export.gguf.token_types import CONTROL, NORMAL, UNUSED, USER_DEFINED
 
-# From gguf.TokenType, which is llama.cpp's llama_token_type.
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
-
-# The splitting pattern in tokenizer.json, and llama.cpp's name of the same pattern.
-QWEN2_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-PRE_TOKENIZERS = {QWEN2_PATTERN: "qwen2"}
+CONFIG_FILE = "tokenizer_config.json"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens in the order of their ids, their types and merges, and the ids with a meaning."""
+    """Tokens in the order of their ids, their types, and the ids with a meaning.
 
+    ``model`` is llama.cpp's word for the algorithm: ``gpt2`` merges bytes by ``merges`` within
+    the words that ``pre`` splits off, ``llama`` merges letters by ``scores`` (empty in the other
+    case) and may start every piece of text with a space. ``unicode_form`` is what a text must be
+    brought into beforehand, which llama.cpp does not do: ``as_is`` or ``NFC``.
+    """
+
+    model: str
+    pre: str
     tokens: tuple[str, ...]
     types: tuple[int, ...]
     merges: tuple[str, ...]
-    pre: str
+    scores: tuple[float, ...]
+    space_prefix: bool
+    unicode_form: str
     pad_id: int | None
     unk_id: int | None
 
 
-def read_vocabulary(path: Path, size: int) -> Vocabulary:
-    """Read ``tokenizer.json`` and pad it to the ``size`` of the embedding table.
+def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
+    """The checkpoint's tokenizer, padded to the embedding table.
 
     Raises ``CheckpointError`` where llama.cpp would not give the same ids.
     """
-    text = _read_json(path)
-    try:
-        return _vocabulary(path, text, size)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: not a byte-level BPE tokenizer ({error!r}); only those can be exported"
-        ) from None
-
-
-def _vocabulary(path: Path, text: dict[str, Any], size: int) -> Vocabulary:
-    pre = _pre_tokenizer(path, text)
-    tokens = {int(i): token for token, i in text["model"]["vocab"].items()}
-    types = dict.fromkeys(tokens, NORMAL)
-    for added in text.get("added_tokens", ()):
-        tokens[added["id"]] = added["content"]
-        types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
-    if max(tokens) >= size:
-        raise CheckpointError(
-            f"{path}: token id {max(tokens)} is beyond the embedding table of {size}; the "
-            f"tokenizer is of another model"
-        )
-    specials = _named_tokens(path.parent / "tokenizer_config.json")
-    ids = {token: i for i, token in tokens.items()}
-    return Vocabulary(
-        tokens=tuple(tokens.get(i, f"[PAD{i}]") for i in range(size)),
-        types=tuple(types.get(i, UNUSED) for i in range(size)),
-        merges=tuple(_merge(merge) for merge in text["model"]["merges"]),
-        pre=pre,
-        pad_id=ids.get(specials.get("pad_token", "")),
-        unk_id=ids.get(specials.get("unk_token", "")),
+    return parse_vocabulary(
+        checkpoint.tokenizer_json(),
+        checkpoint.text.vocabulary,
+        where=f"{checkpoint.folder}: tokenizer",
+        named=_named_tokens(checkpoint.folder / CONFIG_FILE),
     )
 
 
-def _pre_tokenizer(path: Path, text: dict[str, Any]) -> str:
-    """llama.cpp's name of the splitting pattern, after everything else has been checked."""
+def parse_vocabulary(
+    content: bytes, size: int, *, where: str, named: Mapping[str, str] | None = None
+) -> Vocabulary:
+    """Read the content of a ``tokenizer.json`` and pad it to ``size`` tokens.
+
+    ``where`` names it in errors, ``named`` says which token is the ``pad_token`` and so on. Raises
+    ``CheckpointError`` as ``read_vocabulary`` does.
+    """
+    text = _parse(content, where)
+    try:
+        return _vocabulary(text, size, where, named or {})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(
+            f"{where}: not a BPE tokenizer ({error!r}); only those can be exported"
+        ) from None
+
+
+def _vocabulary(
+    text: dict[str, Any], size: int, where: str, named: Mapping[str, str]
+) -> Vocabulary:
+    _refuse_unfollowed(text, where)
+    by_letters = bool(text["model"].get("byte_fallback"))
+    read_form = sentencepiece_bpe.read_form if by_letters else byte_level.read_form
+    form = read_form(text, where)
+    known, types = _typed_tokens(text, by_letters)
+    if max(known) >= size:
+        raise CheckpointError(
+            f"{where}: token id {max(known)} is beyond the embedding table of {size}; the "
+            f"tokenizer is of another model"
+        )
+    ids = {token: i for i, token in known.items()}
+    tokens = tuple(known.get(i, f"[PAD{i}]") for i in range(size))
+    all_types = tuple(types.get(i, UNUSED) for i in range(size))
+    merges = tuple(_merge(merge) for merge in text["model"]["merges"])
+    if by_letters:
+        sentencepiece_bpe.require_unreachable_control_tokens(tokens, all_types, where)
+    return Vocabulary(
+        model=form.model,
+        pre=form.pre,
+        tokens=tokens,
+        types=all_types,
+        merges=() if by_letters else merges,
+        scores=sentencepiece_bpe.scores_of(tokens, merges) if by_letters else (),
+        space_prefix=form.space_prefix,
+        unicode_form=form.unicode_form,
+        pad_id=ids.get(named.get("pad_token", "")),
+        unk_id=ids.get(named.get("unk_token", "")),
+    )
+
+
+def _typed_tokens(text: dict[str, Any], by_letters: bool) -> tuple[dict[int, str], dict[int, int]]:
+    """Tokens and their types by id; an added token stands in for one of the vocabulary."""
+    model = text["model"]
+    tokens = {int(i): token for token, i in model["vocab"].items()}
+    types = dict.fromkeys(tokens, NORMAL)
+    if by_letters:
+        types = {i: sentencepiece_bpe.type_of(token, model) for i, token in tokens.items()}
+    for added in text.get("added_tokens", ()):
+        i, token, special = added["id"], added["content"], added["special"]
+        if by_letters and not special:
+            token = sentencepiece_bpe.plain_text(token)
+        tokens[i] = token
+        if types.get(i, NORMAL) == NORMAL:
+            types[i] = CONTROL if special else USER_DEFINED
+    return tokens, types
+
+
+def _refuse_unfollowed(text: dict[str, Any], where: str) -> None:
+    """What neither of llama.cpp's BPE tokenizers follows."""
     model = text["model"]
     if model.get("type") != "BPE":
-        raise CheckpointError(f"{path}: model {model.get('type')!r}; only byte-level BPE works")
-    for field in ("byte_fallback", "ignore_merges", "dropout", "end_of_word_suffix"):
-        if model.get(field):
-            raise CheckpointError(f"{path}: {field} is set, which llama.cpp does not follow here")
-    if text.get("normalizer") is not None:
-        raise CheckpointError(
-            f"{path}: normalizer {text['normalizer'].get('type')!r} is set, llama.cpp has none; "
-            f"train the tokenizer without one"
-        )
-    missing = [symbol for symbol in byte_symbols() if symbol not in model["vocab"]]
-    if missing:
-        raise CheckpointError(
-            f"{path}: {len(missing)} of the 256 byte symbols are no tokens (first: "
-            f"{missing[0]!r}); train it with the ByteLevel alphabet"
-        )
-    steps = text["pre_tokenizer"].get("pretokenizers", [text["pre_tokenizer"]])
-    pattern = next((s["pattern"]["Regex"] for s in steps if s["type"] == "Split"), None)
-    level = next((s for s in steps if s["type"] == "ByteLevel"), None)
-    if pattern not in PRE_TOKENIZERS or level is None or len(steps) != 2:
-        raise CheckpointError(
-            f"{path}: its splitting pattern is none that llama.cpp has under a known name "
-            f"({', '.join(PRE_TOKENIZERS.values())}); train the tokenizer with one of those"
-        )
-    if level.get("use_regex", True) or level.get("add_prefix_space", True):
-        raise CheckpointError(
-            f"{path}: ByteLevel splits or adds spaces by itself; set use_regex and "
-            f"add_prefix_space to false"
-        )
-    return PRE_TOKENIZERS[pattern]
-
-
-def byte_symbols() -> tuple[str, ...]:
-    """The 256 characters that stand for bytes in a byte-level vocabulary (GPT-2's table)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    symbols = {byte: chr(byte) for byte in printable}
-    symbols.update((byte, chr(256 + n)) for n, byte in enumerate(others))
-    return tuple(symbols[byte] for byte in range(256))
+        raise CheckpointError(f"{where}: model {model.get('type')!r}; only BPE works")
+    for name in ("ignore_merges", "dropout", "end_of_word_suffix", "continuing_subword_prefix"):
+        if model.get(name):
+            raise CheckpointError(f"{where}: {name} is set, which llama.cpp does not follow here")
+    for added in text.get("added_tokens", ()):
+        flags = [name for name in ("single_word", "lstrip", "rstrip") if added.get(name)]
+        if flags and not added["special"]:
+            raise CheckpointError(
+                f"{where}: added token {added['content']!r} has {flags[0]}, which llama.cpp does "
+                f"not follow; save the tokenizer without it"
+            )
 
 
 def _merge(merge: str | list[str]) -> str:
@@ -128,22 +149,18 @@ def _named_tokens(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     named = {}
-    for name, value in _read_json(path).items():
+    for name, value in _parse(path.read_bytes(), str(path)).items():
         content = value.get("content") if isinstance(value, dict) else value
         if name.endswith("_token") and isinstance(content, str):
             named[name] = content
     return named
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _parse(content: bytes, where: str) -> dict[str, Any]:
     try:
-        text = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: missing; save the tokenizer in the checkpoint's folder"
-        ) from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}); save it again") from None
+        text = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: not valid JSON ({error}); save it again") from None
     if not isinstance(text, dict):
-        raise CheckpointError(f"{path}: not a JSON object; save it again")
+        raise CheckpointError(f"{where}: not a JSON object; save it again")
     return text
