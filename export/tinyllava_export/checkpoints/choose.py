@@ -1,16 +1,23 @@
-"""Which format a folder has: told from its configuration, never from its name."""
+"""Which format a folder has: told from its configuration and files, never from its name."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from tinyllava_export.checkpoints import transformers_llava
+from tinyllava_export.checkpoints import (
+    factory_full,
+    factory_lora,
+    factory_split,
+    legacy,
+    transformers_llava,
+)
 from tinyllava_export.checkpoints.contract import Checkpoint
+from tinyllava_export.checkpoints.factory import CONFIG_FILE, is_factory
+from tinyllava_export.checkpoints.json_file import read_json_object
 from tinyllava_export.errors import CheckpointError
 
-CONFIG_FILE = "config.json"
+MODEL_TYPES = "llava (LlavaForConditionalGeneration), tinyllava (TinyLLaVA_Factory), tiny_llava*"
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -22,9 +29,21 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config = _read_config(folder)
     if transformers_llava.recognizes(config):
         return transformers_llava.open_transformers_llava(folder, config)
+    if legacy.recognizes(config):
+        return legacy.open_legacy(folder, config)
+    if factory_full.recognizes(folder, config):
+        return factory_full.open_factory_full(folder, config)
+    if factory_lora.recognizes(folder, config):
+        return factory_lora.open_factory_lora(folder, config)
+    if factory_split.recognizes(folder, config):
+        return factory_split.open_factory_split(folder, config)
+    if is_factory(config):
+        raise CheckpointError(
+            f"{folder}: neither weights nor a folder language_model; copy the whole checkpoint"
+        )
     raise CheckpointError(
-        f"{folder}: model_type {config.get('model_type')!r} is not supported; supported: "
-        f"{transformers_llava.MODEL_TYPE} (LlavaForConditionalGeneration)"
+        f"{folder}: model_type {config.get('model_type')!r:.60} is not supported; supported: "
+        f"{MODEL_TYPES}"
     )
 
 
@@ -33,13 +52,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder}: does not exist; give the folder of a checkpoint")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: not a folder; give the folder of a checkpoint")
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no {CONFIG_FILE}; is this a checkpoint?") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}); save it again") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: not a JSON object; save the checkpoint again")
-    return config
+    if not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(f"{folder}: no {CONFIG_FILE}; is this a checkpoint?")
+    return read_json_object(folder / CONFIG_FILE)

@@ -4,34 +4,58 @@ reduced to the numbers that the rest of the export works with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import AutoConfig
 
 from tinyllava_export.checkpoints.contract import TextShape, VisionShape
+from tinyllava_export.checkpoints.towers import CLIP, DINOV2, MOF, SIGLIP
 from tinyllava_export.errors import CheckpointError
 
-TEXT_FAMILIES = ("llama",)
-VISION_FAMILIES = ("siglip_vision_model", "clip_vision_model")
-FAMILIES_WITH_CLASS_TOKEN = ("clip_vision_model",)
+TEXT_FAMILIES = ("llama", "phi", "qwen2", "stablelm", "gemma")
+VISION_FAMILIES = (SIGLIP, CLIP, DINOV2)
+FAMILIES_WITH_CLASS_TOKEN = (CLIP, DINOV2)
 DEFAULT_ROPE_THETA = 10000.0
+# What a saved configuration says about its own saving, or about how it was once run.
+NOT_SETTINGS = (
+    "model_type",
+    "architectures",
+    "_name_or_path",
+    "name_or_path",
+    "model_name_or_path",
+    "model_name_or_path2",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "quantization_config",
+    "auto_map",
+    "_attn_implementation_autoset",
+)
 
 
 def complete_text_config(config: dict[str, Any]) -> dict[str, Any]:
     """The language model's settings with defaults filled in.
 
-    transformers 5 writes the rotary base as ``rope_parameters``, transformers 4 as
-    ``rope_theta``; the result has ``rope_theta`` in either case, so that either release reads it.
-    Raises ``CheckpointError`` for a family or a rotary scaling that is not supported.
+    transformers 5 writes rotary settings as ``rope_parameters``, transformers 4 beside the
+    others; the result has ``rope_theta`` (and ``partial_rotary_factor`` where the family has one)
+    in either case, so that either release reads it. Raises ``CheckpointError`` for a family or a
+    rotary scaling that is not supported.
     """
     family = config.get("model_type", "llama")
     _require("language model", family, TEXT_FAMILIES)
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    _require("rotary embedding", kind, ("default",))
+    rope = _rotary(config)
+    if "partial_rotary_factor" in rope:
+        config = {"partial_rotary_factor": rope["partial_rotary_factor"], **config}
     theta = config.get("rope_theta") or rope.get("rope_theta") or DEFAULT_ROPE_THETA
-    completed = _fill_in(family, {**config, "rope_theta": float(theta)})
-    completed["rope_theta"] = float(theta)
+    if family == "gemma":
+        # Gemma's classes compute the tanh form whatever hidden_act says, unless
+        # hidden_activation says otherwise; later classes read hidden_act alone.
+        activation = config.get("hidden_activation") or "gelu_pytorch_tanh"
+        config = {**config, "hidden_act": activation, "hidden_activation": activation}
+    theta = _positive(theta, "rope_theta")
+    completed = _fill_in(family, {**config, "rope_theta": theta})
+    completed["rope_theta"] = theta
     return completed
 
 
@@ -44,51 +68,95 @@ def complete_vision_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def text_shape(config: dict[str, Any]) -> TextShape:
     """The numbers of a completed language-model configuration."""
-    heads = config["num_attention_heads"]
+    heads = _count(config, "num_attention_heads")
+    hidden = _count(config, "hidden_size")
+    eps = config.get("rms_norm_eps", config.get("layer_norm_eps"))
     return TextShape(
         family=config["model_type"],
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        intermediate=config["intermediate_size"],
+        layers=_count(config, "num_hidden_layers"),
+        hidden=hidden,
+        intermediate=_count(config, "intermediate_size"),
         heads=heads,
         kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        vocabulary=config["vocab_size"],
-        context_tokens=config["max_position_embeddings"],
+        head_dim=config.get("head_dim") or hidden // heads,
+        vocabulary=_count(config, "vocab_size"),
+        context_tokens=_count(config, "max_position_embeddings"),
         rope_theta=config["rope_theta"],
-        norm_eps=config["rms_norm_eps"],
+        norm_eps=_positive(eps, "the norms' epsilon"),
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
     )
 
 
-def vision_shape(config: dict[str, Any]) -> VisionShape:
-    """The numbers of a completed vision-tower configuration."""
-    family = config["model_type"]
-    patches = (config["image_size"] // config["patch_size"]) ** 2
+def vision_shape(config: dict[str, Any], image_size: int) -> VisionShape:
+    """The numbers of a completed tower configuration for pictures of ``image_size``.
+
+    A mixture of features counts the layers and tokens of both its towers.
+    """
+    if config["model_type"] == MOF:
+        both = [vision_shape(config[part], image_size) for part in ("clip", "dinov2")]
+        return VisionShape(
+            family=MOF,
+            layers=sum(shape.layers for shape in both),
+            hidden=max(shape.hidden for shape in both),
+            intermediate=max(shape.intermediate for shape in both),
+            heads=max(shape.heads for shape in both),
+            tokens=sum(shape.tokens for shape in both),
+            image_size=image_size,
+        )
+    family, hidden = config["model_type"], _count(config, "hidden_size")
+    patches = (image_size // _count(config, "patch_size")) ** 2
+    if family == DINOV2:
+        intermediate = int(hidden * _positive(config.get("mlp_ratio"), "mlp_ratio"))
+    else:
+        intermediate = _count(config, "intermediate_size")
     return VisionShape(
         family=family,
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        intermediate=config["intermediate_size"],
-        heads=config["num_attention_heads"],
+        layers=_count(config, "num_hidden_layers"),
+        hidden=hidden,
+        intermediate=intermediate,
+        heads=_count(config, "num_attention_heads"),
         tokens=patches + (1 if family in FAMILIES_WITH_CLASS_TOKEN else 0),
-        image_size=config["image_size"],
+        image_size=image_size,
     )
 
 
-def _fill_in(family: str, config: dict[str, Any]) -> dict[str, Any]:
+def _rotary(config: dict[str, Any]) -> dict[str, Any]:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"config.json: rotary settings {rope!r:.60} are none; save it again")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    _require("rotary embedding", kind, ("default",))
+    return rope
 
-    rest = {key: value for key, value in config.items() if key != "model_type"}
+
+def _fill_in(family: str, config: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
     try:
         completed: dict[str, Any] = AutoConfig.for_model(family, **rest).to_dict()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"config.json: settings of the {family} are not valid ({error}); save it again"
         ) from None
     return completed
 
 
-def _require(what: str, value: str, supported: tuple[str, ...]) -> None:
+def _count(config: dict[str, Any], name: str) -> int:
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CheckpointError(
+            f"config.json: {name} of the {config['model_type']} is {value!r:.40}; it must be a "
+            f"positive whole number"
+        )
+    return value
+
+
+def _positive(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise CheckpointError(f"config.json: {name} is {value!r:.40}; it must be above zero")
+    return float(value)
+
+
+def _require(what: str, value: object, supported: Sequence[str]) -> None:
     if value not in supported:
         raise CheckpointError(
             f"{what} of kind {value!r} is not supported; supported: {', '.join(supported)}"

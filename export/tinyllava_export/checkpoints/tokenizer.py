@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from tinyllava_export.checkpoints.added_tokens import CONFIG_FILE, named_tokens
 from tinyllava_export.checkpoints.byte_level_bpe import byte_level_bpe, has_byte_level_bpe
@@ -32,12 +33,14 @@ class TokenizerFacts:
     """What a tokenizer says about prompts.
 
     ``bos_token_id`` is None where no prompt starts with it; ``adds_space`` tells a tokenizer
-    that starts every piece of text with a space of its own.
+    that starts every piece of text with a space of its own; ``unicode_form`` is the one that it
+    brings text into.
     """
 
     bos_token_id: int | None
     eos_token_id: int | None
     adds_space: bool
+    unicode_form: Literal["as_is", "NFC"]
     length: int
 
 
@@ -86,6 +89,7 @@ def read_tokenizer_facts(folder: Path) -> TokenizerFacts:
         bos_token_id=bos if adds_bos else None,
         eos_token_id=tokenizer.token_to_id(named.get("eos_token", "")),
         adds_space=bool(first) and first[0].startswith(SPACE),
+        unicode_form="NFC" if isinstance(tokenizer.normalizer, normalizers.NFC) else "as_is",
         length=tokenizer.get_vocab_size(with_added_tokens=True),
     )
 

@@ -1,4 +1,8 @@
-"""transformers' ``LlavaForConditionalGeneration`` folders, as tinyllava-train writes them."""
+"""transformers' ``LlavaForConditionalGeneration`` folders, also as tinyllava-train writes them.
+
+Training writes ``tinyllava.json`` beside the weights, which is then compared with
+``config.json``; without it the meaning is derived from configuration and image processor.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tinyllava_edge.semantics import Semantics, read_semantics
+from tinyllava_edge.semantics import FILE_NAME as SEMANTICS_FILE
+from tinyllava_edge.semantics import Semantics, TowerSemantics, read_semantics
+from tinyllava_export.checkpoints.connectors import connector_config, connector_semantics
 from tinyllava_export.checkpoints.contract import Checkpoint
+from tinyllava_export.checkpoints.factory import BUFFERS, CONFIG_FILE, HEAD, section
+from tinyllava_export.checkpoints.image_processor import processor_semantics
 from tinyllava_export.checkpoints.licence import read_licence
+from tinyllava_export.checkpoints.prompts import LLAVA, end_token_ids, prompt_semantics
 from tinyllava_export.checkpoints.shapes import (
     complete_text_config,
     complete_vision_config,
@@ -16,6 +25,8 @@ from tinyllava_export.checkpoints.shapes import (
     vision_shape,
 )
 from tinyllava_export.checkpoints.tensors import Tensors
+from tinyllava_export.checkpoints.tokenizer import read_tokenizer_facts
+from tinyllava_export.checkpoints.towers import KINDS, feature_layer
 from tinyllava_export.checkpoints.weight_files import (
     find_weight_files,
     fingerprint,
@@ -25,7 +36,8 @@ from tinyllava_export.errors import CheckpointError
 
 FORMAT = "transformers-llava"
 MODEL_TYPE = "llava"
-HEAD = "text.lm_head.weight"
+CONNECTOR = "mlp2x_gelu"
+DEFAULT_STRATEGY, DEFAULT_ACTIVATION = "default", "gelu"
 
 # transformers 4 nests the parts one way on disk, 5 another; the first rule that fits counts.
 NAME_RULES = (
@@ -44,8 +56,13 @@ def recognizes(config: dict[str, Any]) -> bool:
     return config.get("model_type") == MODEL_TYPE
 
 
-def neutral_name(key: str) -> str:
-    """The neutral name of a tensor on disk. Raises ``CheckpointError`` for a foreign one."""
+def neutral_name(key: str) -> str | None:
+    """The neutral name of a tensor on disk, None for a buffer.
+
+    Raises ``CheckpointError`` for a foreign one.
+    """
+    if BUFFERS.search(key):
+        return None
     for pattern, replacement in NAME_RULES:
         if match := re.match(pattern, key):
             return replacement + key[match.end() :]
@@ -56,48 +73,89 @@ def open_transformers_llava(folder: Path, config: dict[str, Any]) -> Checkpoint:
     """Understand the folder. Raises ``CheckpointError`` where configuration, tensors and
     semantics contradict each other.
     """
-    semantics = read_semantics(folder)
     files = find_weight_files(folder)
     tensors = Tensors(index_files(files, neutral_name))
-    text_config = complete_text_config(_section(folder, config, "text_config"))
+    text_config = complete_text_config(section(config, "text_config"))
     if config.get("tie_word_embeddings") is True and HEAD not in tensors:
         text_config["tie_word_embeddings"] = True
-    vision_config = complete_vision_config(_section(folder, config, "vision_config"))
+    vision_config = complete_vision_config(section(config, "vision_config"))
+    stated = (folder / SEMANTICS_FILE).is_file()
+    semantics = (
+        read_semantics(folder)
+        if stated
+        else _derive_semantics(folder, config, text_config, vision_config)
+    )
     checkpoint = Checkpoint(
         folder=folder,
         format=FORMAT,
-        sha256=fingerprint([*files, folder / "config.json"], root=folder),
+        sha256=fingerprint([*files, folder / CONFIG_FILE], root=folder),
         licence=read_licence(folder),
         semantics=semantics,
         text=text_shape(text_config),
-        vision=vision_shape(vision_config),
+        vision=vision_shape(vision_config, vision_config["image_size"]),
         text_config=text_config,
         vision_config=vision_config,
-        connector_config={"kind": semantics.connector.kind},
+        connector_config=connector_config(CONNECTOR, config),
         tensors=tensors,
     )
-    _check_semantics(checkpoint, config)
+    if stated:
+        _check_semantics(checkpoint, config)
     return checkpoint
 
 
-def _section(folder: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
-    section = config.get(name)
-    if not isinstance(section, dict):
-        raise CheckpointError(f"{folder}: config.json has no {name}; save the checkpoint again")
-    return section
+def _derive_semantics(
+    folder: Path, config: dict[str, Any], text_config: dict[str, Any], vision_config: dict[str, Any]
+) -> Semantics:
+    notes: dict[str, str] = {}
+    size: int = vision_config["image_size"]
+    vision = vision_shape(vision_config, size)
+    dropped = _dropped_tokens(config)
+    tokenizer = read_tokenizer_facts(folder)
+    return Semantics(
+        prompt=prompt_semantics(
+            LLAVA,
+            tokenizer,
+            end_tokens=end_token_ids(folder, text_config, tokenizer),
+            notes=notes,
+        ),
+        image=processor_semantics(folder, vision.family, size, notes),
+        tower=TowerSemantics(
+            kind=KINDS[vision.family],
+            feature_layer=feature_layer(config, "vision_feature_layer"),
+            dropped_tokens=dropped,
+            activation=vision_config["hidden_act"],
+        ),
+        connector=connector_semantics(
+            connector_config(CONNECTOR, config),
+            vision.tokens - dropped,
+            activation=config.get("projector_hidden_act", DEFAULT_ACTIVATION),
+        ),
+        context_tokens=text_config["max_position_embeddings"],
+        notes=notes,
+    )
+
+
+def _dropped_tokens(config: dict[str, Any]) -> int:
+    strategy = config.get("vision_feature_select_strategy", DEFAULT_STRATEGY)
+    if strategy not in ("default", "full"):
+        raise CheckpointError(
+            f"config.json: vision_feature_select_strategy {strategy!r:.40} is not known; known: "
+            f"default, full"
+        )
+    return 1 if strategy == "default" else 0
 
 
 def _check_semantics(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
     """Refuse a ``tinyllava.json`` that says something else than ``config.json``."""
     semantics: Semantics = checkpoint.semantics
-    dropped = 1 if config.get("vision_feature_select_strategy", "default") == "default" else 0
     claims = {
         "tower.feature_layer": (
             semantics.tower.feature_layer,
-            config.get("vision_feature_layer", -2),
+            feature_layer(config, "vision_feature_layer"),
         ),
-        "tower.dropped_tokens": (semantics.tower.dropped_tokens, dropped),
+        "tower.dropped_tokens": (semantics.tower.dropped_tokens, _dropped_tokens(config)),
         "image.size": (semantics.image.size, checkpoint.vision.image_size),
+        "connector.kind": (semantics.connector.kind, CONNECTOR),
         "connector.image_tokens": (
             semantics.connector.image_tokens,
             checkpoint.vision.tokens - semantics.tower.dropped_tokens,
@@ -105,7 +163,7 @@ def _check_semantics(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
         "tower.activation": (semantics.tower.activation, checkpoint.vision_config["hidden_act"]),
         "connector.activation": (
             semantics.connector.activation,
-            config.get("projector_hidden_act", "gelu"),
+            config.get("projector_hidden_act", DEFAULT_ACTIVATION),
         ),
     }
     for field, (said, meant) in claims.items():
