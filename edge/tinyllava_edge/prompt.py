@@ -5,10 +5,11 @@ Used by training and at run time, so that what is trained is what is run.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tinyllava_edge.semantics import Semantics, SensorSemantics
+from tinyllava_edge.semantics import PromptSemantics, Semantics, SensorSemantics
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,8 @@ def question_text(question: str, readings: Sequence[Reading], semantics: Semanti
     """The text after the picture, up to where the model starts to answer."""
     prompt = semantics.prompt
     return prompt.after_image + sensor_line(readings, semantics.sensors) + question + prompt.tail
+
+
+def in_unicode_form(text: str, prompt: PromptSemantics) -> str:
+    """A piece of text as the model's tokenizer expects it, for tokenizers that do not do it."""
+    return text if prompt.unicode_form == "as_is" else unicodedata.normalize("NFC", text)

@@ -30,13 +30,15 @@ class PromptSemantics(_Frozen):
 
     Each piece of text is tokenized by itself, so that a prefix that ends with the picture is the
     same for every question on it. ``answer_lead`` stands between tail and answer in training and
-    is produced by the model at run time.
+    is produced by the model at run time. ``unicode_form`` is what text is brought into before it
+    is tokenized: Qwen2's and StableLM's tokenizers compose accents (``NFC``).
     """
 
     before_image: str
     after_image: str
     tail: str
     answer_lead: str = " "
+    unicode_form: Literal["as_is", "NFC"] = "as_is"
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = Field(min_length=1)
 

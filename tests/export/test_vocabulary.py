@@ -135,6 +135,16 @@ def test_parse_vocabulary_tells_the_unicode_form_that_text_must_be_in(tiny_folde
     assert parse(changed(tiny_folder, normalizer={"type": "NFC"})).unicode_form == "NFC"
 
 
+def test_read_vocabulary_refuses_semantics_that_say_another_unicode_form(own_folder):
+    (own_folder / "tokenizer.json").write_bytes(changed(own_folder, normalizer={"type": "NFC"}))
+    checkpoint = open_checkpoint(own_folder)
+    with pytest.raises(CheckpointError, match=r"Unicode form NFC, its semantics say as_is"):
+        read_vocabulary(checkpoint)
+    prompt = checkpoint.semantics.prompt.model_copy(update={"unicode_form": "NFC"})
+    semantics = checkpoint.semantics.model_copy(update={"prompt": prompt})
+    assert read_vocabulary(replace(checkpoint, semantics=semantics)).unicode_form == "NFC"
+
+
 def test_parse_vocabulary_knows_the_pattern_that_a_byte_level_step_has_of_its_own(tiny_folder):
     step = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     assert parse(changed(tiny_folder, pre_tokenizer=step)).pre == "gpt-2"

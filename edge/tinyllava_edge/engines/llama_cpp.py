@@ -20,7 +20,7 @@ from tinyllava_edge.engines.stopwatch import Stopwatch, since_ms
 from tinyllava_edge.engines.vision import VisionEncoder
 from tinyllava_edge.errors import AskError, BundleError
 from tinyllava_edge.preprocess import pixels
-from tinyllava_edge.prompt import prefix_text
+from tinyllava_edge.prompt import in_unicode_form, prefix_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ class LlamaCppEngine:
             self._prefix = self._prefix_tokens()
             image_tokens = semantics.connector.image_tokens
             self._prompts = Prompts(
-                self._llama.tokenize,
+                self._tokenize,
                 semantics,
                 prefix_tokens=len(self._prefix) + image_tokens,
                 context_tokens=context_tokens,
@@ -146,8 +146,11 @@ class LlamaCppEngine:
 
     def _prefix_tokens(self) -> tuple[int, ...]:
         bos = self._semantics.prompt.bos_token_id
-        text = self._llama.tokenize(prefix_text(self._semantics))
+        text = self._tokenize(prefix_text(self._semantics))
         return text if bos is None else (bos, *text)
+
+    def _tokenize(self, text: str) -> tuple[int, ...]:
+        return self._llama.tokenize(in_unicode_form(text, self._semantics.prompt))
 
     def _prefill(self, sight: Sight) -> float:
         """Bring the sight's prefix into sequence 0; returns milliseconds, 0 where it is there."""

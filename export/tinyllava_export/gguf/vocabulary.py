@@ -47,12 +47,19 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
 
     Raises ``CheckpointError`` where llama.cpp would not give the same ids.
     """
-    return parse_vocabulary(
+    vocabulary = parse_vocabulary(
         checkpoint.tokenizer_json(),
         checkpoint.text.vocabulary,
         where=f"{checkpoint.folder}: tokenizer",
         named=_named_tokens(checkpoint.folder / CONFIG_FILE),
     )
+    said = checkpoint.semantics.prompt.unicode_form
+    if vocabulary.unicode_form != said:
+        raise CheckpointError(
+            f"{checkpoint.folder}: the tokenizer brings text into the Unicode form "
+            f"{vocabulary.unicode_form}, its semantics say {said}; correct prompt.unicode_form"
+        )
+    return vocabulary
 
 
 def parse_vocabulary(
