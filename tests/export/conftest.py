@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
+    Dinov2Config,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -27,6 +33,9 @@ from tinyllava_edge.semantics import (
     TowerSemantics,
     write_semantics,
 )
+from tinyllava_export.checkpoints.contract import Checkpoint, TextShape, VisionShape
+from tinyllava_export.checkpoints.tensors import Tensors
+from tinyllava_export.modules import expected_vision_tensors
 
 SIZE, PATCH = 32, 8
 SPECIALS = ["<s>", "</s>", "<image>", "<unk>", "<pad>"]
@@ -48,6 +57,34 @@ PATTERN = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CARD = "---\nlicense: apache-2.0\n---\n# Tiny\n\nRandom weights; it knows nothing.\n"
+
+
+GOLDEN = Path(os.environ.get("TINYLLAVA_GOLDEN", Path(__file__).parent / "golden"))
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """A checkpoint and what the official code computes for it (golden/README.md)."""
+
+    checkpoint: Path
+    facts: dict[str, Any]
+    arrays: dict[str, Any]
+    pictures: tuple[Image.Image, ...]
+
+    @property
+    def prompts(self) -> list[tuple[int, str, str]]:
+        """Picture number, question, and the key of the arrays."""
+        return [(p["image"], p["question"], p["key"]) for p in self.facts["prompts"]]
+
+
+def read_golden(name: str) -> GoldenCase:
+    folder = GOLDEN / name
+    facts = json.loads((folder / "case.json").read_text())
+    pictures = tuple(
+        Image.open(GOLDEN / "images" / image["file"]).convert("RGB") for image in facts["images"]
+    )
+    arrays = dict(np.load(folder / "golden.npz"))
+    return GoldenCase(folder / "checkpoint", facts, arrays, pictures)
 
 
 def tiny_tokenizer() -> Tokenizer:
@@ -191,6 +228,12 @@ def write_checkpoint() -> Callable[..., LlavaForConditionalGeneration]:
 
 
 @pytest.fixture(scope="session")
+def golden_case() -> Callable[[str], GoldenCase]:
+    """``golden_case("legacy-phi-siglip")``."""
+    return read_golden
+
+
+@pytest.fixture(scope="session")
 def draw_picture() -> Callable[..., Image.Image]:
     """``draw_picture(seed, width, height)``."""
     return tiny_picture
@@ -208,3 +251,92 @@ def tiny_folder(tmp_path_factory) -> Path:
 def own_folder(tiny_folder, tmp_path) -> Path:
     """A copy of the checkpoint that a test may spoil."""
     return Path(shutil.copytree(tiny_folder, tmp_path / "checkpoint"))
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A tensor of a checkpoint that was never written to a file."""
+
+    tensor: torch.Tensor
+    dtype: str = "F32"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    def read(self) -> torch.Tensor:
+        return self.tensor
+
+
+def tower_settings(tower: str) -> dict[str, Any]:
+    """Settings of a tiny tower; DINOv2's position table is for larger pictures than it gets."""
+    if tower == "mof":
+        parts = {part: tower_settings(part) for part in ("clip", "dinov2")}
+        return {"model_type": "mof", **parts}
+    shape = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8}
+    if tower == "dinov2":
+        return Dinov2Config(**shape, image_size=48, mlp_ratio=2).to_dict()
+    kind = SiglipVisionConfig if tower == "siglip" else CLIPVisionConfig
+    return kind(**shape, image_size=SIZE, intermediate_size=128).to_dict()
+
+
+def random_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, InMemory]:
+    """Numbers that keep activations near one, so that every tensor leaves its mark."""
+    generator = torch.Generator().manual_seed(11)
+    places = {}
+    for name, shape in shapes.items():
+        numbers = torch.randn(shape, generator=generator)
+        if ("norm" in name.lower() and name.endswith(".weight")) or name.endswith(".lambda1"):
+            numbers = 1 + 0.2 * numbers
+        elif len(shape) == 1:
+            numbers = 0.2 * numbers
+        elif "position_embedding" not in name:
+            numbers *= 1.4 / math.prod(shape[1:]) ** 0.5
+        places[name] = InMemory(numbers)
+    return places
+
+
+def random_vision_checkpoint(
+    tower: str,
+    connector: str,
+    *,
+    numbers: dict[str, Any] | None = None,
+    feature_layer: int = -2,
+    dropped_tokens: int = 1,
+    hints: dict[str, tuple[int, ...]] | None = None,
+    hidden: int = 48,
+) -> Checkpoint:
+    """A checkpoint of tower and connector alone. ``hints`` names stored tensors by their shape
+    where the connector's build depends on what is stored; biases are always stored.
+    """
+    semantics = tiny_semantics(feature_layer=feature_layer)
+    semantics = semantics.model_copy(
+        update={
+            "tower": semantics.tower.model_copy(
+                update={"kind": tower, "dropped_tokens": dropped_tokens}
+            ),
+            "connector": semantics.connector.model_copy(update={"kind": connector}),
+        }
+    )
+    biases = ("", ".0", ".2", ".4", ".clip.0", ".clip.2", ".dinov2.0", ".dinov2.2")
+    known = {f"connector{place}.bias": (1,) for place in biases} | (hints or {})
+    checkpoint = Checkpoint(
+        folder=Path("random"),
+        format="random",
+        sha256="0" * 64,
+        licence="unknown",
+        semantics=semantics,
+        text=TextShape("llama", 1, hidden, 64, 4, 4, 16, 400, 256, 10000.0, 1e-5, True),
+        vision=VisionShape(tower, 3, 64, 128, 4, 17, SIZE),
+        text_config={},
+        vision_config=tower_settings(tower),
+        connector_config={"kind": connector, **(numbers or {})},
+        tensors=Tensors({name: InMemory(torch.zeros(shape)) for name, shape in known.items()}),
+    )
+    return replace(checkpoint, tensors=Tensors(random_weights(expected_vision_tensors(checkpoint))))
+
+
+@pytest.fixture(scope="session")
+def vision_checkpoint() -> Callable[..., Checkpoint]:
+    """``vision_checkpoint(tower, connector, numbers=, feature_layer=, dropped_tokens=, ...)``."""
+    return random_vision_checkpoint

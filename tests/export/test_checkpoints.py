@@ -5,7 +5,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tinyllava_edge.errors import BundleError
 from tinyllava_export.checkpoints import open_checkpoint
 from tinyllava_export.checkpoints.licence import UNKNOWN, read_licence
 from tinyllava_export.checkpoints.shapes import complete_text_config, text_shape
@@ -138,7 +137,7 @@ def test_open_checkpoint_names_what_is_supported_when_the_model_type_is_not(own_
         open_checkpoint(own_folder)
 
 
-@pytest.mark.parametrize(("part", "kind"), [("text_config", "mamba"), ("vision_config", "dinov2")])
+@pytest.mark.parametrize(("part", "kind"), [("text_config", "mamba"), ("vision_config", "swin")])
 def test_open_checkpoint_names_what_is_supported_when_a_part_is_not(own_folder, part, kind):
     config = json.loads((own_folder / "config.json").read_text())
     edit_json(own_folder / "config.json", **{part: {**config[part], "model_type": kind}})
@@ -183,10 +182,15 @@ def test_open_checkpoint_refuses_a_configuration_without_its_parts(own_folder, s
         open_checkpoint(own_folder)
 
 
-def test_open_checkpoint_refuses_a_folder_without_semantics(own_folder):
+def test_open_checkpoint_derives_the_meaning_when_none_is_stated(own_folder):
     (own_folder / "tinyllava.json").unlink()
-    with pytest.raises(BundleError, match=r"no tinyllava\.json"):
-        open_checkpoint(own_folder)
+    edit_json(own_folder / "tokenizer_config.json", bos_token="<s>", eos_token="</s>")
+    semantics = open_checkpoint(own_folder).semantics
+    assert semantics.tower.feature_layer == -1
+    assert semantics.connector.image_tokens == 16
+    assert semantics.image.aspect == "squash"
+    assert semantics.prompt.eos_token_ids == (1,)
+    assert "prompt" in semantics.notes
 
 
 def test_open_checkpoint_refuses_damaged_and_pickled_weights(own_folder):
