@@ -4,7 +4,13 @@ The weights are random and every one of them is moved away from its initial valu
 forgotten bias, a norm without its offset or a wrong rotary order shows in the logits.
 """
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -289,3 +295,53 @@ def test_numbers_beyond_half_precision_are_refused_in_half_precision(checkpoint,
 
 def test_families_are_those_of_the_table():
     assert set(families.FAMILIES) == {config.model_type for config in CONFIGS.values()}
+
+
+STOCK_FAMILIES = ("llama", "qwen2", "phi", "stablelm", "gemma")
+# llama.cpp's converter as it is, but for the vocabulary: it knows tokenizers by a hash of the ids
+# of one sentence, which a tiny random tokenizer cannot have.
+RUN_STOCK_CONVERTER = """
+import sys
+root, folders = sys.argv[1], sys.argv[2:]
+sys.path[:0] = [root, root + "/gguf-py"]
+import convert_hf_to_gguf as stock
+from conversion import TextModel
+TextModel.get_vocab_base_pre = lambda self, tokenizer: "qwen2"
+for kind in ("Llama", "Qwen2", "Phi", "StableLm", "Gemma"):
+    stock.get_model_class(kind + "ForCausalLM").set_vocab = TextModel._set_vocab_gpt2
+for folder in folders:
+    sys.argv = ["convert", folder, "--outfile", folder + "/stock.gguf", "--outtype", "f32"]
+    stock.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def stock_folders(tiny_folder, tmp_path_factory):
+    """A folder a family with its weights, and ``stock.gguf`` that llama.cpp's converter made."""
+    llama_cpp = os.environ.get("TINYLLAVA_LLAMA_CPP")
+    if llama_cpp is None:
+        pytest.skip(
+            "TINYLLAVA_LLAMA_CPP names no llama.cpp source; it is vendor/llama.cpp in the source "
+            "package of llama-cpp-python"
+        )
+    root = tmp_path_factory.mktemp("stock")
+    for name in STOCK_FAMILIES:
+        random_model(CONFIGS[name]).save_pretrained(root / name)
+        shutil.copy(tiny_folder / "tokenizer.json", root / name)
+        tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}
+        (root / name / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    folders = [str(root / name) for name in STOCK_FAMILIES]
+    command = [sys.executable, "-c", RUN_STOCK_CONVERTER, llama_cpp, *folders]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return root
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("model", STOCK_FAMILIES, indirect=True)
+def test_llama_cpps_own_converter_gives_the_same_logits(
+    model, checkpoint, stock_folders, request, tmp_path
+):
+    ours = gguf_logits(written(checkpoint, tmp_path))
+    stock = stock_folders / request.node.callspec.params["model"] / "stock.gguf"
+    assert np.abs(ours - gguf_logits(Path(stock))).max() == 0
