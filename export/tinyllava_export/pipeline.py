@@ -54,14 +54,14 @@ def export_bundle(folder: Path, options: ExportOptions, report: Report) -> Expor
     threads = options.threads or os.cpu_count() or 1
     with drafted_bundle(options.out, force=options.force) as draft:
         _write_llm(plan, draft, report, threads)
-        source = Source(plan.checkpoint)
-        _write_vision(plan, source, draft, report)
+        _write_vision(plan, draft, report)
         if plan.checkpoint.card is not None:
             shutil.copyfile(plan.checkpoint.card, draft.folder / CARD_FILE)
             draft.add("card", CARD_FILE)
         manifest = _manifest(plan, draft)
         draft.write_manifest(manifest)
         report(f"measuring on {len(calibration.items)} questions ({calibration.origin})")
+        source = Source(plan.checkpoint)
         fidelity = measure_fidelity(open_bundle(draft.folder), source, calibration, threads=threads)
         require_fidelity(fidelity, options.max_kl)
         manifest = manifest.model_copy(update={"fidelity": fidelity.by_stage()})
@@ -86,15 +86,10 @@ def _write_llm(plan: ExportPlan, draft: BundleDraft, report: Report, threads: in
     draft.add("llm", LLM_FILE, f"{plan.quant} ({census(target)})")
 
 
-def _write_vision(plan: ExportPlan, source: Source, draft: BundleDraft, report: Report) -> None:
+def _write_vision(plan: ExportPlan, draft: BundleDraft, report: Report) -> None:
     report(f"writing {VISION_FILE} with {plan.vision_bits} bits")
-    quantization = write_vision(
-        source.vision,
-        draft.folder / VISION_FILE,
-        size=plan.checkpoint.semantics.image.size,
-        bits=plan.vision_bits,
-        scratch=draft.scratch,
-    )
+    target = draft.folder / VISION_FILE
+    quantization = write_vision(plan.checkpoint, target, bits=plan.vision_bits)
     draft.add("vision", VISION_FILE, quantization)
 
 
