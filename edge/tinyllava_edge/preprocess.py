@@ -37,11 +37,11 @@ def pixels(image: Image.Image, semantics: ImageSemantics) -> NDArray[np.float32]
 def _fit(image: Image.Image, semantics: ImageSemantics) -> Image.Image:
     size = semantics.size
     resample = _FILTERS[semantics.resample]
+    if semantics.aspect == "squash":
+        return image.resize((size, size), resample)
     if semantics.aspect == "pad":
-        return _padded(image, semantics.fill_rgb).resize((size, size), resample)
-    if semantics.aspect == "crop":
-        return _cropped(image, size, resample)
-    return image.resize((size, size), resample)
+        image = _padded(image, semantics.fill_rgb)
+    return _cropped(image, size, semantics.short_side or size, resample)
 
 
 def _padded(image: Image.Image, fill_rgb: tuple[int, int, int]) -> Image.Image:
@@ -55,11 +55,14 @@ def _padded(image: Image.Image, fill_rgb: tuple[int, int, int]) -> Image.Image:
     return square
 
 
-def _cropped(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    """Scale the short side to ``size`` and cut the middle square (CLIP's processor)."""
+def _cropped(
+    image: Image.Image, size: int, short_side: int, resample: Image.Resampling
+) -> Image.Image:
+    """Scale the short side to ``short_side`` and cut out the middle (CLIP's processor)."""
     width, height = image.size
     short = min(width, height)
-    scaled = image.resize((int(size * width / short), int(size * height / short)), resample)
+    target = (int(short_side * width / short), int(short_side * height / short))
+    scaled = image.resize(target, resample)
     left = (scaled.width - size) // 2
     top = (scaled.height - size) // 2
     return scaled.crop((left, top, left + size, top + size))

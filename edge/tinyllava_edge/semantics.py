@@ -44,10 +44,15 @@ class PromptSemantics(_Frozen):
 
 
 class ImageSemantics(_Frozen):
-    """From a picture to ``[3, size, size]`` float32: fit, resample, scale to 0..1, normalize."""
+    """From a picture to ``[3, size, size]`` float32: fit, resample, scale to 0..1, normalize.
+
+    ``short_side`` is the length that the short side is scaled to before the middle is cut out,
+    for processors that cut some of it away too (DINOv2's); None means ``size``.
+    """
 
     size: Positive
     aspect: Literal["pad", "squash", "crop"]
+    short_side: Positive | None = None
     fill_rgb: tuple[Channel, Channel, Channel] = (127, 127, 127)
     resample: Literal["bicubic", "bilinear", "lanczos", "nearest"] = "bicubic"
     mean: tuple[float, float, float]

@@ -112,13 +112,14 @@ def source_pixels(image: Image.Image, semantics: ImageSemantics) -> NDArray[np.f
     size = semantics.size
     array = np.asarray(_on_square(image, semantics) if semantics.aspect == "pad" else image)
     height, width = array.shape[:2]
+    cut = semantics.aspect != "squash"
     target = (size, size)
-    if semantics.aspect == "crop":
-        short = min(height, width)
-        target = (int(size * height / short), int(size * width / short))
+    if cut:
+        side, short = semantics.short_side or size, min(height, width)
+        target = (int(side * height / short), int(side * width / short))
     resample = PILImageResampling[semantics.resample.upper()]
     array = resize(array, target, resample, data_format=last, input_data_format=last)
-    if semantics.aspect == "crop":
+    if cut:
         array = center_crop(array, (size, size), data_format=last, input_data_format=last)
     array = rescale(array, 1 / 255, dtype=np.float32, input_data_format=last)
     array = normalize(

@@ -42,6 +42,25 @@ def test_pixels_equal_clips_processor_when_cropped(gradient, shape):
     np.testing.assert_allclose(pixels(picture, semantics), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pixels_equal_dinov2s_processor_when_the_short_side_is_longer(gradient, shape):
+    from transformers import BitImageProcessor
+
+    picture = gradient(*shape)
+    processor = BitImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32})
+    expected = processor(picture, return_tensors="np")["pixel_values"][0]
+    semantics = ImageSemantics(
+        size=32,
+        aspect="crop",
+        short_side=40,
+        mean=tuple(processor.image_mean),
+        std=tuple(processor.image_std),
+    )
+    np.testing.assert_allclose(pixels(picture, semantics), expected, rtol=0, atol=1e-6)
+    whole = semantics.model_copy(update={"short_side": None})
+    assert not np.allclose(pixels(picture, whole), expected, atol=0.01)
+
+
 @pytest.mark.parametrize(("shape", "box"), [((60, 40), (0, 10)), ((40, 60), (10, 0))])
 def test_pixels_centre_the_picture_on_the_fill_when_padded(gradient, shape, box):
     picture = gradient(*shape)

@@ -63,10 +63,12 @@ def test_source_stops_at_the_end_token(models, draw_picture):
 
 @pytest.mark.parametrize("aspect", ["pad", "squash", "crop"])
 @pytest.mark.parametrize("size", [(48, 36), (35, 97), (32, 32), (201, 50)])
-def test_source_pixels_and_edge_pixels_agree(draw_picture, aspect, size):
+@pytest.mark.parametrize("short_side", [None, 40])
+def test_source_pixels_and_edge_pixels_agree(draw_picture, aspect, size, short_side):
     semantics = ImageSemantics(
         size=32,
         aspect=aspect,
+        short_side=short_side,
         fill_rgb=(122, 116, 104),
         mean=(0.481, 0.457, 0.408),
         std=(0.268, 0.261, 0.275),

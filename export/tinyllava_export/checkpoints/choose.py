@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tinyllava_export.checkpoints import (
     factory_full,
     factory_lora,
@@ -27,6 +29,17 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     loaded. Raises ``CheckpointError`` in one line.
     """
     config = _read_config(folder)
+    try:
+        return _open(folder, config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(
+            f"{folder}: {field} cannot be derived ({first['msg']}); correct config.json"
+        ) from None
+
+
+def _open(folder: Path, config: dict[str, Any]) -> Checkpoint:
     if transformers_llava.recognizes(config):
         return transformers_llava.open_transformers_llava(folder, config)
     if legacy.recognizes(config):

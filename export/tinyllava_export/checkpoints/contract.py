@@ -18,11 +18,7 @@ from typing import Any
 
 from tinyllava_edge.semantics import Semantics
 from tinyllava_export.checkpoints.tensors import Tensors
-from tinyllava_export.checkpoints.tokenizer import (
-    TOKENIZER_FILE,
-    read_tokenizer_json,
-    sentencepiece_file,
-)
+from tinyllava_export.checkpoints.tokenizer import read_tokenizer_json, sentencepiece_file
 
 CARD_FILE = "README.md"
 
@@ -93,11 +89,6 @@ class Checkpoint:
     def sentencepiece(self) -> Path | None:
         """The SentencePiece model, whose scores GGUF wants, or None where there is none."""
         return sentencepiece_file(self.folder)
-
-    @property
-    def tokenizer(self) -> Path:
-        """The tokenizer file; it may be missing, which its readers report."""
-        return self.folder / TOKENIZER_FILE
 
     @property
     def card(self) -> Path | None:

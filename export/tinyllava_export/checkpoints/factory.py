@@ -22,7 +22,6 @@ from tinyllava_export.checkpoints.tensors import Tensors, TensorSource
 from tinyllava_export.checkpoints.tokenizer import read_tokenizer_facts
 from tinyllava_export.checkpoints.tower_sizes import dinov2_config
 from tinyllava_export.checkpoints.towers import (
-    DINOV2,
     KINDS,
     MOF,
     feature_layer,
@@ -34,7 +33,6 @@ from tinyllava_export.errors import CheckpointError
 MODEL_TYPE = "tinyllava"
 HEAD, HEAD_BIAS = "text.lm_head.weight", "text.lm_head.bias"
 CONFIG_FILE = "config.json"
-DINOV2_PIXELS = 224  # its published processor crops to this, whatever the tower was trained on
 DEFAULT_STRATEGY = "patch"
 
 # The first rule that fits counts.
@@ -129,8 +127,9 @@ def _semantics(
 ) -> Semantics:
     notes: dict[str, str] = {}
     family = vision_config["model_type"]
+    clip = vision_config["clip"] if family == MOF else vision_config
     image = image_semantics(
-        family, _pixels(vision_config), config.get("image_aspect_ratio", "square"), notes
+        family, clip["image_size"], config.get("image_aspect_ratio", "square"), notes
     )
     tower = _tower_semantics(config, vision_config)
     shape = vision_shape(vision_config, image.size)
@@ -156,14 +155,6 @@ def _semantics(
         context_tokens=context_tokens(config, text_config, notes),
         notes=notes,
     )
-
-
-def _pixels(vision_config: dict[str, Any]) -> int:
-    if vision_config["model_type"] == DINOV2:
-        return DINOV2_PIXELS
-    part = vision_config["clip"] if vision_config["model_type"] == MOF else vision_config
-    size: int = part["image_size"]
-    return size
 
 
 def _tower_semantics(config: dict[str, Any], vision_config: dict[str, Any]) -> TowerSemantics:

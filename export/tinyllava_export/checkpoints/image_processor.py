@@ -56,15 +56,13 @@ def processor_semantics(
 
 def _aspect(path: Path, settings: dict[str, Any], size: int) -> Literal["pad", "squash", "crop"]:
     """LLaVA's own processor pads, CLIP's crops, SigLIP's squashes."""
-    resized, cropped = settings.get("size"), settings.get("crop_size")
-    crop = settings.get("do_center_crop", cropped is not None)
-    lengths = set(resized.values()) if isinstance(resized, dict) else {resized}
-    if crop:
-        lengths |= set(cropped.values()) if isinstance(cropped, dict) else {cropped}
-    if lengths != {size}:
+    resized, cropped = settings.get("size", size), settings.get("crop_size", size)
+    crop = settings.get("do_center_crop", "crop_size" in settings)
+    lengths = _lengths(resized) + (_lengths(cropped) if crop else [])
+    if any(length != size for length in lengths):
         raise CheckpointError(
-            f"{path}: pictures of {resized} cut to {cropped if crop else 'nothing'}, the tower "
-            f"takes {size}; correct the one that is wrong"
+            f"{path}: resizes to {resized!r:.60} and cuts to {cropped if crop else None!r:.60}, "
+            f"the tower takes {size}; correct the one that is wrong"
         )
     if settings.get("do_pad"):
         return "pad"
@@ -73,6 +71,11 @@ def _aspect(path: Path, settings: dict[str, Any], size: int) -> Literal["pad", "
     if isinstance(resized, dict) and "shortest_edge" in resized:
         raise CheckpointError(f"{path}: only the short side is resized; set do_center_crop")
     return "squash"
+
+
+def _lengths(size: object) -> list[object]:
+    """``{"height": 384, "width": 384}``, ``{"shortest_edge": 336}`` or 336."""
+    return list(size.values()) if isinstance(size, dict) else [size]
 
 
 def _triple(path: Path, settings: dict[str, Any], name: str, default: Triple | None) -> Triple:

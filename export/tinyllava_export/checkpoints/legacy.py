@@ -67,7 +67,8 @@ NAME_RULES = (
 
 def recognizes(config: dict[str, Any]) -> bool:
     """Whether ``config.json`` is of this format."""
-    return config.get("model_type") in FAMILIES
+    kind = config.get("model_type")
+    return isinstance(kind, str) and kind in FAMILIES
 
 
 def neutral_name(key: str) -> str | None:

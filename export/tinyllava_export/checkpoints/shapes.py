@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
+from transformers.activations import ACT2FN
 
 from tinyllava_export.checkpoints.contract import TextShape, VisionShape
 from tinyllava_export.checkpoints.towers import CLIP, DINOV2, MOF, SIGLIP
@@ -17,6 +19,8 @@ TEXT_FAMILIES = ("llama", "phi", "qwen2", "stablelm", "gemma")
 VISION_FAMILIES = (SIGLIP, CLIP, DINOV2)
 FAMILIES_WITH_CLASS_TOKEN = (CLIP, DINOV2)
 DEFAULT_ROPE_THETA = 10000.0
+# What configuration classes raise for values of another type or range than they expect.
+NOT_VALID = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError)
 # What a saved configuration says about its own saving, or about how it was once run.
 NOT_SETTINGS = (
     "model_type",
@@ -56,6 +60,8 @@ def complete_text_config(config: dict[str, Any]) -> dict[str, Any]:
     theta = _positive(theta, "rope_theta")
     completed = _fill_in(family, {**config, "rope_theta": theta})
     completed["rope_theta"] = theta
+    require_activation(completed.get("hidden_act"), "hidden_act of the language model")
+    text_shape(completed)
     return completed
 
 
@@ -63,7 +69,16 @@ def complete_vision_config(config: dict[str, Any]) -> dict[str, Any]:
     """The vision tower's settings with defaults filled in; ``CheckpointError`` as above."""
     family = config.get("model_type", "")
     _require("vision tower", family, VISION_FAMILIES)
-    return _fill_in(family, config)
+    completed = _fill_in(family, config)
+    require_activation(completed.get("hidden_act"), "hidden_act of the vision tower")
+    vision_shape(completed, _count(completed, "image_size"))
+    return completed
+
+
+def require_activation(name: object, what: str) -> None:
+    """Raise ``CheckpointError`` for an activation that transformers does not have."""
+    if not isinstance(name, str) or name not in ACT2FN:
+        raise CheckpointError(f"config.json: {what} is {name!r:.40}; it must name an activation")
 
 
 def text_shape(config: dict[str, Any]) -> TextShape:
@@ -77,8 +92,8 @@ def text_shape(config: dict[str, Any]) -> TextShape:
         hidden=hidden,
         intermediate=_count(config, "intermediate_size"),
         heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or hidden // heads,
+        kv_heads=_count(config, "num_key_value_heads", heads),
+        head_dim=_count(config, "head_dim", hidden // heads),
         vocabulary=_count(config, "vocab_size"),
         context_tokens=_count(config, "max_position_embeddings"),
         rope_theta=config["rope_theta"],
@@ -105,6 +120,10 @@ def vision_shape(config: dict[str, Any], image_size: int) -> VisionShape:
         )
     family, hidden = config["model_type"], _count(config, "hidden_size")
     patches = (image_size // _count(config, "patch_size")) ** 2
+    if patches == 0:
+        raise CheckpointError(
+            f"config.json: a picture of {image_size} has no patch of {config['patch_size']}"
+        )
     if family == DINOV2:
         intermediate = int(hidden * _positive(config.get("mlp_ratio"), "mlp_ratio"))
     else:
@@ -133,15 +152,21 @@ def _fill_in(family: str, config: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
     try:
         completed: dict[str, Any] = AutoConfig.for_model(family, **rest).to_dict()
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (*NOT_VALID, StrictDataclassError) as error:
         raise CheckpointError(
-            f"config.json: settings of the {family} are not valid ({error}); save it again"
+            f"config.json: settings of the {family} are not valid ({_line(error)}); save it again"
         ) from None
     return completed
 
 
-def _count(config: dict[str, Any], name: str) -> int:
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _count(config: dict[str, Any], name: str, default: int | None = None) -> int:
     value = config.get(name)
+    if value is None:
+        value = default
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise CheckpointError(
             f"config.json: {name} of the {config['model_type']} is {value!r:.40}; it must be a "

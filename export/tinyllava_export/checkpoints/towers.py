@@ -21,11 +21,16 @@ DEFAULT_FEATURE_LAYER = -2
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """How a family's published image processors prepare a picture when nothing is padded."""
+    """How a family's published image processors prepare a picture when nothing is padded.
+
+    ``size`` and ``short_side`` are set where they are not the size that the tower was built for.
+    """
 
     aspect: Literal["squash", "crop"]
     mean: Triple
     std: Triple
+    size: int | None = None
+    short_side: int | None = None
 
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -34,7 +39,8 @@ PROCESSORS = {
     CLIP: ImageProcessor("crop", CLIP_MEAN, CLIP_STD),
     # Both towers of a mixture of features read the pixels of CLIP's processor.
     MOF: ImageProcessor("crop", CLIP_MEAN, CLIP_STD),
-    DINOV2: ImageProcessor("crop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    # Trained on 518 pixels, used on 224 cut from 256.
+    DINOV2: ImageProcessor("crop", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224, 256),
 }
 
 
@@ -90,7 +96,7 @@ def known_tower(name: str) -> KnownTower:
 
 
 def image_semantics(
-    family: str, size: int, aspect_ratio: str | None, notes: dict[str, str]
+    family: str, tower_size: int, aspect_ratio: str | None, notes: dict[str, str]
 ) -> ImageSemantics:
     """Preprocessing of a family's processor for the aspect ratio that a model was trained with.
 
@@ -111,8 +117,9 @@ def image_semantics(
         notes["image.aspect"] = f"{aspect_ratio or 'unset'}: {kind}'s processor {effect}"
     red, green, blue = (int(255 * channel) for channel in processor.mean)
     return ImageSemantics(
-        size=size,
+        size=processor.size or tower_size,
         aspect="pad" if padded else processor.aspect,
+        short_side=processor.short_side,
         fill_rgb=(red, green, blue),
         mean=processor.mean,
         std=processor.std,

@@ -21,6 +21,7 @@ from tinyllava_export.checkpoints.prompts import LLAVA, end_token_ids, prompt_se
 from tinyllava_export.checkpoints.shapes import (
     complete_text_config,
     complete_vision_config,
+    require_activation,
     text_shape,
     vision_shape,
 )
@@ -79,6 +80,8 @@ def open_transformers_llava(folder: Path, config: dict[str, Any]) -> Checkpoint:
     if config.get("tie_word_embeddings") is True and HEAD not in tensors:
         text_config["tie_word_embeddings"] = True
     vision_config = complete_vision_config(section(config, "vision_config"))
+    activation = config.get("projector_hidden_act", DEFAULT_ACTIVATION)
+    require_activation(activation, "projector_hidden_act")
     stated = (folder / SEMANTICS_FILE).is_file()
     semantics = (
         read_semantics(folder)
