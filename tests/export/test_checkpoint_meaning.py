@@ -25,12 +25,17 @@ from tinyllava_export.checkpoints.towers import (
 )
 from tinyllava_export.errors import CheckpointError
 
+
 @pytest.fixture
 def own(golden_case, tmp_path):
     def copy(name):
         return shutil.copytree(golden_case(name).checkpoint, tmp_path / name)
 
     return copy
+
+
+def outline(shapes):
+    return Tensors({name: Zeros(shape) for name, shape in shapes.items()})
 
 
 def edit(path, **changes):
@@ -49,20 +54,21 @@ def edit(path, **changes):
         ("mof_mlp", {}, 512, 512),
         ("resampler", {}, 576, 128),
         ("resampler", {"num_queries": 32}, 576, 32),
-        ("qformer", {"num_queries": 64}, 576, 64),
     ],
 )
 def test_connectors_let_as_many_tokens_out_as_they_make(kind, settings, tokens, leaving):
-    semantics = connector_semantics(connector_config(kind, settings), tokens)
+    semantics = connector_semantics(connector_config(kind, settings, outline({})), tokens)
     assert (semantics.kind, semantics.image_tokens) == (kind, leaving)
 
 
 def test_connector_numbers_are_those_of_the_settings():
-    resampler = connector_config("resampler", {"num_queries": 9, "num_resampler_layers": 2})
+    resampler = connector_config(
+        "resampler", {"num_queries": 9, "num_resampler_layers": 2}, outline({})
+    )
     assert (resampler["queries"], resampler["layers"], resampler["heads"]) == (9, 2, 8)
-    assert connector_config("mlp3x_gelu", {})["depth"] == 3
+    assert connector_config("mlp3x_gelu", {}, outline({}))["depth"] == 3
     with pytest.raises(CheckpointError, match="num_queries is 0"):
-        connector_config("qformer", {"num_queries": 0})
+        connector_config("resampler", {"num_queries": 0}, outline({}))
 
 
 @pytest.mark.parametrize(
@@ -128,12 +134,16 @@ def test_end_tokens_are_the_tokenizers_then_the_settings(
     tmp_path, generation, named, model, expected
 ):
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
-    facts = TokenizerFacts(None, named, adds_space=False, unicode_form="as_is", length=10)
+    facts = TokenizerFacts(
+        None, named, adds_space=False, spaces_first=False, unicode_form="as_is", length=10
+    )
     assert end_token_ids(tmp_path, {"eos_token_id": model}, facts) == expected
 
 
 def test_no_end_token_is_refused(tmp_path):
-    facts = TokenizerFacts(None, None, adds_space=False, unicode_form="as_is", length=10)
+    facts = TokenizerFacts(
+        None, None, adds_space=False, spaces_first=False, unicode_form="as_is", length=10
+    )
     with pytest.raises(CheckpointError, match="no end-of-sequence token"):
         end_token_ids(tmp_path, {}, facts)
 
@@ -145,10 +155,6 @@ def test_zeros_and_first_rows_announce_what_they_give():
     assert rows.dtype == "F16"
 
 
-def outline(shapes):
-    return Tensors({name: Zeros(shape) for name, shape in shapes.items()})
-
-
 def test_dinov2_sizes_follow_from_its_tensors():
     shapes = {
         "vision.embeddings.patch_embeddings.projection.weight": (384, 3, 14, 14),
@@ -156,11 +162,43 @@ def test_dinov2_sizes_follow_from_its_tensors():
         "vision.encoder.layer.0.mlp.fc1.weight": (1536, 384),
         "vision.encoder.layer.11.mlp.fc1.weight": (1536, 384),
     }
-    settings = dinov2_config(outline(shapes), "vision.")
+    settings = dinov2_config(outline(shapes), "vision.", "facebook/dinov2-small")
     assert (settings["image_size"], settings["num_hidden_layers"]) == (518, 12)
     assert (settings["num_attention_heads"], settings["mlp_ratio"]) == (6, 4)
     swiglu = outline(shapes | {"vision.encoder.layer.0.mlp.weights_in.weight": (4, 384)})
-    assert dinov2_config(swiglu, "vision.")["use_swiglu_ffn"] is True
+    assert dinov2_config(swiglu, "vision.", "")["use_swiglu_ffn"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden", "heads"),
+    [
+        ("facebook/dinov2-large", 1024, 16),
+        ("facebook/dinov2-large", 64, 16),
+        ("facebook/dinov2-with-registers-base", 768, 12),
+        ("mine", 384, 6),
+        ("mine", 48, 1),
+    ],
+)
+def test_dinov2_heads_are_those_of_the_named_size(name, hidden, heads):
+    shapes = {
+        "embeddings.patch_embeddings.projection.weight": (hidden, 3, 14, 14),
+        "embeddings.position_embeddings": (1, 257, hidden),
+        "encoder.layer.0.mlp.fc1.weight": (4 * hidden, hidden),
+    }
+    assert dinov2_config(outline(shapes), "", name)["num_attention_heads"] == heads
+
+
+def test_q_former_sizes_follow_from_its_tensors():
+    shapes = {
+        "connector.query_tokens": (1, 64, 768),
+        "connector.bert.encoder.layer.11.attention.self.query.weight": (768, 768),
+        "connector.bert.encoder.layer.0.intermediate_query.dense.weight": (3072, 768),
+    }
+    settings = connector_config("qformer", {}, outline(shapes))
+    assert (settings["queries"], settings["layers"], settings["heads"]) == (64, 12, 12)
+    assert connector_semantics(settings, 576).image_tokens == 64
+    with pytest.raises(CheckpointError, match=r"connector\.query_tokens is missing"):
+        connector_config("qformer", {}, outline({}))
 
 
 def test_a_tower_of_another_size_than_the_named_one_is_refused():
@@ -170,7 +208,7 @@ def test_a_tower_of_another_size_than_the_named_one_is_refused():
     }
     with pytest.raises(CheckpointError, match="has 576 positions, pictures of 384 need 729"):
         tower_config(outline(shapes), "vision.", known_tower("siglip-so400m-patch14-384"))
-    with pytest.raises(CheckpointError, match="save the vision tower with the checkpoint"):
+    with pytest.raises(CheckpointError, match="vision tower included"):
         tower_config(outline({}), "vision.", known_tower("siglip-so400m-patch14-384"))
 
 

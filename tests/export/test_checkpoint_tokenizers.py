@@ -3,9 +3,12 @@ import json
 import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tinyllava_export.checkpoints.byte_level_bpe import byte_symbols
+from tinyllava_export.checkpoints.prompts import LLAVA, prompt_semantics
 from tinyllava_export.checkpoints.sentencepiece_bpe import SPACE
 from tinyllava_export.checkpoints.tiktoken_bpe import SPECIALS
 from tinyllava_export.checkpoints.tokenizer import (
@@ -89,6 +92,96 @@ def test_byte_level_text_comes_back_and_tokens_are_those_of_transformers(golden_
     ours = ids(load(folder), text)
     assert ours == slow(text, add_special_tokens=False, split_special_tokens=False).input_ids
     assert load(folder).decode(ours, skip_special_tokens=False) == text
+
+
+@pytest.fixture(scope="module")
+def gemma_like(tmp_path_factory):
+    """A model without a dummy space that knows runs of spaces and line ends, as Gemma's does."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = tmp_path_factory.mktemp("gemma")
+    words = ["the cat sat on the mat", "a chat about the cat and  the hat", "that is   all"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(words * 5),
+        model_prefix=str(folder / "tokenizer"),
+        model_type="bpe",
+        vocab_size=330,
+        byte_fallback=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        user_defined_symbols=["\n\n", SPACE * 2, SPACE * 3, "<mark>"],
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        pad_piece="<pad>",
+        eos_piece="<eos>",
+        bos_piece="<bos>",
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GemmaTokenizer"}')
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    return folder, load(folder), model
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [
+                "the",
+                "cat",
+                " ",
+                "  ",
+                "   ",
+                "    ",
+                "\n",
+                "\n\n",
+                "\n\n\n",
+                "a",
+                "t",
+                "é",
+                "<mark>",
+            ]
+        ),
+        max_size=8,
+    )
+)
+def test_user_defined_pieces_are_found_where_sentencepiece_finds_them(gemma_like, parts):
+    _, tokenizer, model = gemma_like
+    text = "".join(parts)
+    assert ids(tokenizer, text) == model.encode(text)
+
+
+def test_gemma_starts_with_its_own_token_and_adds_no_space(gemma_like):
+    facts = read_tokenizer_facts(gemma_like[0])
+    assert (facts.bos_token_id, facts.eos_token_id, facts.adds_space) == (2, 1, False)
+
+
+def test_a_space_before_the_first_piece_only_is_left_to_the_prompt(own):
+    folder = own("hf-llava-tinyllama-clip")
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["normalizer"] = None
+    content["pre_tokenizer"] = {
+        "type": "Metaspace",
+        "replacement": SPACE,
+        "prepend_scheme": "first",
+        "split": False,
+    }
+    path.write_text(json.dumps(content))
+    original = Tokenizer.from_file(str(path))
+    expected = original.encode("USER: <image>\nWhat is it?\nASSISTANT:").ids
+    facts, tokenizer = read_tokenizer_facts(folder), load(folder)
+    assert facts.spaces_first
+    assert not facts.adds_space
+    for whole_text, after in ((True, expected), (False, None)):
+        prompt = prompt_semantics(LLAVA, facts, end_tokens=(2,), notes={}, whole_text=whole_text)
+        before = [1, *ids(tokenizer, prompt.before_image), 720]
+        rest = ids(tokenizer, prompt.after_image + "What is it?" + prompt.tail)
+        separate = original.encode("\nWhat is it?\nASSISTANT:", add_special_tokens=False).ids
+        assert before + rest == (after or [*before, *separate])
 
 
 def test_special_tokens_in_a_text_are_text(golden_case):

@@ -81,7 +81,7 @@ def factory_checkpoint(
     if text_config.get("tie_word_embeddings"):
         places.pop(HEAD, None)
     vision_config = _vision_config(config, tensors)
-    connector = connector_config(config.get("connector_type"), config)
+    connector = connector_config(config.get("connector_type"), config, tensors)
     semantics = _semantics(folder, config, text_config, vision_config, connector)
     return Checkpoint(
         folder=folder,
@@ -114,7 +114,8 @@ def _vision_config(config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
     completed = complete_vision_config(section(config, "vision_config"))
     if next(tensors.names("vision.dinov2."), None) is None:
         return completed
-    dinov2 = complete_vision_config(dinov2_config(tensors, "vision.dinov2."))
+    name = str(config.get("vision_model_name_or_path2", ""))
+    dinov2 = complete_vision_config(dinov2_config(tensors, "vision.dinov2.", name))
     return {"model_type": MOF, "clip": completed, "dinov2": dinov2}
 
 

@@ -94,7 +94,7 @@ def open_legacy(folder: Path, config: dict[str, Any]) -> Checkpoint:
     tensors = Tensors(places)
     tower = known_tower(str(config.get("mm_vision_tower", "")))
     vision_config = complete_vision_config(tower_config(tensors, "vision.", tower))
-    connector = _connector(config)
+    connector = _connector(config, tensors)
     vision = vision_shape(vision_config, tower.image_size)
     notes = {
         "vision": f"mm_vision_tower {config['mm_vision_tower']}: heads, picture size and norm "
@@ -169,14 +169,14 @@ def _fit_vocabulary(
     text_config["vocab_size"] = rows
 
 
-def _connector(config: dict[str, Any]) -> dict[str, Any]:
+def _connector(config: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
     kind = config.get("mm_projector_type", "linear")
     if kind in ("resampler", "qformer", "mof_mlp"):
         raise CheckpointError(
             f"config.json: mm_projector_type {kind!r} of a legacy checkpoint is not supported; "
             f"supported: mlpNx_gelu, linear, identity"
         )
-    return connector_config(kind, config)
+    return connector_config(kind, config, tensors)
 
 
 def _tower_semantics(

@@ -59,16 +59,26 @@ def prompt_semantics(
     *,
     end_tokens: tuple[int, ...],
     notes: dict[str, str],
+    whole_text: bool = False,
 ) -> PromptSemantics:
-    """The template with the tokenizer's ids; reasons go into ``notes``."""
+    """The template with the tokenizer's ids; reasons go into ``notes``.
+
+    ``whole_text`` tells an official code that encodes the prompt in one piece, the picture's
+    token among the others; the rest encode what stands before and after it separately.
+    """
+    before_image, after_image = template.before_image, template.after_image
+    if tokenizer.spaces_first:
+        before_image = " " + before_image
+        after_image = after_image if whole_text else " " + after_image
+        notes["prompt.before_image"] = "with the space that the tokenizer puts before a text"
     notes["prompt"] = f"not stored in the checkpoint; {template.reason}"
     answer_lead = " "
     if tokenizer.adds_space:
         answer_lead = ""
         notes["prompt.answer_lead"] = "empty: the tokenizer starts each piece with its own space"
     return PromptSemantics(
-        before_image=template.before_image,
-        after_image=template.after_image,
+        before_image=before_image,
+        after_image=after_image,
         tail=template.tail,
         answer_lead=answer_lead,
         unicode_form=tokenizer.unicode_form,

@@ -102,10 +102,18 @@ def _adds_prefix(folder: Path, *, default: bool) -> bool:
 
 
 def _added(folder: Path, proto: sentencepiece_model_pb2.ModelProto) -> list[Added]:
-    """Control and user-defined pieces, and what the tokenizer's settings add or say of them."""
+    """Control and user-defined pieces, and what the tokenizer's settings add or say of them.
+
+    SentencePiece looks for user-defined pieces after it has written spaces in its own way.
+    """
     named = set(named_tokens(folder).values())
     found = {
-        number: Added(number, piece.piece, special=piece.type == CONTROL or piece.piece in named)
+        number: Added(
+            number,
+            piece.piece,
+            special=piece.type != USER_DEFINED or piece.piece in named,
+            normalized=piece.type == USER_DEFINED and piece.piece not in named,
+        )
         for number, piece in enumerate(proto.pieces)
         if piece.type in (UNKNOWN, CONTROL, USER_DEFINED)
     }

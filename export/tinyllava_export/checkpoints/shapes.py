@@ -60,6 +60,9 @@ def complete_text_config(config: dict[str, Any]) -> dict[str, Any]:
     theta = _positive(theta, "rope_theta")
     completed = _fill_in(family, {**config, "rope_theta": theta})
     completed["rope_theta"] = theta
+    written = completed.get("rope_parameters") or {}
+    if "partial_rotary_factor" in written:
+        completed.setdefault("partial_rotary_factor", written["partial_rotary_factor"])
     require_activation(completed.get("hidden_act"), "hidden_act of the language model")
     text_shape(completed)
     return completed

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tokenizers import Tokenizer, normalizers
 
@@ -16,6 +17,7 @@ from tinyllava_export.checkpoints.tiktoken_bpe import RANKS_FILE, tiktoken_bpe
 from tinyllava_export.errors import CheckpointError
 
 TOKENIZER_FILE = "tokenizer.json"
+REPLACE_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 # What transformers' classes take where the settings of a tokenizer do not say.
 NAMED_BY_CLASS = {
     "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>"},
@@ -33,13 +35,15 @@ class TokenizerFacts:
     """What a tokenizer says about prompts.
 
     ``bos_token_id`` is None where no prompt starts with it; ``adds_space`` tells a tokenizer
-    that starts every piece of text with a space of its own; ``unicode_form`` is the one that it
-    brings text into.
+    that starts every piece of text with a space of its own, ``spaces_first`` one that did so with
+    the first piece of a text alone, which the prompt then has to write; ``unicode_form`` is the
+    one that it brings text into.
     """
 
     bos_token_id: int | None
     eos_token_id: int | None
     adds_space: bool
+    spaces_first: bool
     unicode_form: Literal["as_is", "NFC"]
     length: int
 
@@ -48,13 +52,17 @@ def read_tokenizer_json(folder: Path) -> bytes:
     """The content of a ``tokenizers`` tokenizer that gives the prompt ids of the original.
 
     Each piece of text is encoded by itself with ``add_special_tokens=False``. A
-    ``tokenizer.json`` is taken as it is; a SentencePiece model, ``vocab.json`` with
+    ``tokenizer.json`` is taken as it is, but for a space that it puts before the first piece of
+    a text only (``TokenizerFacts.spaces_first``); a SentencePiece model, ``vocab.json`` with
     ``merges.txt`` and tiktoken ranks are converted. Raises ``CheckpointError`` where the folder
     has none of them, or one that cannot be converted exactly.
     """
     path = folder / TOKENIZER_FILE
     if path.is_file():
-        read_json_object(path)
+        content = read_json_object(path)
+        if spaces_first_piece(content):
+            plain = {"normalizer": REPLACE_SPACES, "pre_tokenizer": None}
+            return json.dumps({**content, **plain}, ensure_ascii=False).encode()
         return path.read_bytes()
     if (folder / MODEL_FILE).is_file():
         tokenizer = sentencepiece_bpe(folder)
@@ -67,8 +75,25 @@ def read_tokenizer_json(folder: Path) -> bytes:
             f"{folder}: no tokenizer ({TOKENIZER_FILE}, {MODEL_FILE}, vocab.json with merges.txt "
             f"or {RANKS_FILE}); save the tokenizer in the checkpoint's folder"
         )
-    content: bytes = tokenizer.to_str().encode()
-    return content
+    converted: bytes = tokenizer.to_str().encode()
+    return converted
+
+
+def spaces_first_piece(content: dict[str, Any]) -> bool:
+    """Whether a ``tokenizer.json`` puts a space before the first piece of a text alone.
+
+    Llama's fast tokenizers do so (``legacy=False``): not after a special token, such as the
+    picture's, in the middle of a text.
+    """
+    step = content.get("pre_tokenizer")
+    return (
+        isinstance(step, dict)
+        and step.get("type") == "Metaspace"
+        and step.get("replacement") == SPACE
+        and step.get("prepend_scheme") == "first"
+        and step.get("split") is False
+        and content.get("normalizer") is None
+    )
 
 
 def read_tokenizer_facts(folder: Path) -> TokenizerFacts:
@@ -88,6 +113,7 @@ def read_tokenizer_facts(folder: Path) -> TokenizerFacts:
     return TokenizerFacts(
         bos_token_id=bos if adds_bos else None,
         eos_token_id=tokenizer.token_to_id(named.get("eos_token", "")),
+        spaces_first=spaces_first_piece(read_optional_json(folder / TOKENIZER_FILE)),
         adds_space=bool(first) and first[0].startswith(SPACE),
         unicode_form="NFC" if isinstance(tokenizer.normalizer, normalizers.NFC) else "as_is",
         length=tokenizer.get_vocab_size(with_added_tokens=True),

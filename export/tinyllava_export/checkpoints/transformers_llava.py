@@ -86,7 +86,7 @@ def open_transformers_llava(folder: Path, config: dict[str, Any]) -> Checkpoint:
     semantics = (
         read_semantics(folder)
         if stated
-        else _derive_semantics(folder, config, text_config, vision_config)
+        else _derive_semantics(folder, config, text_config, vision_config, tensors)
     )
     checkpoint = Checkpoint(
         folder=folder,
@@ -98,7 +98,7 @@ def open_transformers_llava(folder: Path, config: dict[str, Any]) -> Checkpoint:
         vision=vision_shape(vision_config, vision_config["image_size"]),
         text_config=text_config,
         vision_config=vision_config,
-        connector_config=connector_config(CONNECTOR, config),
+        connector_config=connector_config(CONNECTOR, config, tensors),
         tensors=tensors,
     )
     if stated:
@@ -107,7 +107,11 @@ def open_transformers_llava(folder: Path, config: dict[str, Any]) -> Checkpoint:
 
 
 def _derive_semantics(
-    folder: Path, config: dict[str, Any], text_config: dict[str, Any], vision_config: dict[str, Any]
+    folder: Path,
+    config: dict[str, Any],
+    text_config: dict[str, Any],
+    vision_config: dict[str, Any],
+    tensors: Tensors,
 ) -> Semantics:
     notes: dict[str, str] = {}
     size: int = vision_config["image_size"]
@@ -120,6 +124,7 @@ def _derive_semantics(
             tokenizer,
             end_tokens=end_token_ids(folder, text_config, tokenizer),
             notes=notes,
+            whole_text=True,
         ),
         image=processor_semantics(folder, vision.family, size, notes),
         tower=TowerSemantics(
@@ -129,7 +134,7 @@ def _derive_semantics(
             activation=vision_config["hidden_act"],
         ),
         connector=connector_semantics(
-            connector_config(CONNECTOR, config),
+            connector_config(CONNECTOR, config, tensors),
             vision.tokens - dropped,
             activation=config.get("projector_hidden_act", DEFAULT_ACTIVATION),
         ),
