@@ -74,18 +74,19 @@ def require_unreachable_control_tokens(
 ) -> None:
     """Refuse a vocabulary in which plain text could become a control token.
 
-    llama.cpp merges any two neighbours whose text is a token, whatever its type. A control token
-    is safe where it is not the sum of two tokens.
+    llama.cpp merges any two neighbours whose joint text is a token, whatever its type. A control
+    token is safe where it is not the sum of two things that can stand side by side: letters or
+    tokens.
     """
     known = set(tokens)
     for token, kind in zip(tokens, types, strict=True):
         if kind not in (CONTROL, UNKNOWN, UNUSED):
             continue
-        for cut in range(1, len(token)):
-            if token[:cut] in known and token[cut:] in known:
+        for left, right in ((token[:cut], token[cut:]) for cut in range(1, len(token))):
+            if all(len(part) == 1 or part in known for part in (left, right)):
                 raise CheckpointError(
                     f"{where}: llama.cpp would read the text {token!r} as a control token, because "
-                    f"{token[:cut]!r} and {token[cut:]!r} are tokens; export to another target"
+                    f"{left!r} and {right!r} are tokens too; export to another target"
                 )
 
 
