@@ -299,6 +299,63 @@ def test_factory_names_of_two_towers_make_a_mixture(own):
     assert "vision.clip.embeddings.class_embedding" in checkpoint.tensors
 
 
+HF = "hf-llava-tinyllama-clip"
+LLAVA_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'].upper() + ': ' }}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<image>\n{% else %}{{ c['text'] }}{% endif %}{% endfor %} "
+    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+@pytest.mark.parametrize("file", ["chat_template.json", "processor_config.json", "jinja"])
+def test_a_processors_template_is_followed(own, file):
+    folder = own(HF)
+    if file == "jinja":
+        (folder / "chat_template.jinja").write_text(LLAVA_TEMPLATE)
+    else:
+        (folder / file).write_text(json.dumps({"chat_template": LLAVA_TEMPLATE}))
+    semantics = open_checkpoint(folder).semantics
+    prompt = semantics.prompt
+    assert (prompt.before_image, prompt.after_image, prompt.tail) == (
+        "USER: ",
+        "\n",
+        " ASSISTANT:",
+    )
+    assert file in semantics.notes["prompt"]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% endfor %}",
+        "{{ messages[0].content[1].text }}",
+        "{{ raise_exception('no') }}",
+        "{% for %}",
+        "{{ messages.__class__.__mro__ }}",
+        "{{ 1 // 0 }}",
+    ],
+)
+def test_a_template_without_a_picture_is_not_followed(own, template):
+    folder = own(HF)
+    (folder / "chat_template.jinja").write_text(template)
+    assert open_checkpoint(folder).semantics.prompt.tail == "\nASSISTANT:"
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ messages[0].content[1].text }} <image>", "one picture before the question"),
+        ("<image><image>{{ messages[0].content[1].text }}", "one picture before the question"),
+        ("<image></s>{{ messages[0].content[1].text }}", "the control token '</s>'"),
+    ],
+)
+def test_a_template_that_a_prompt_cannot_follow_is_refused(own, template, words):
+    folder = own(HF)
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(CheckpointError, match=words):
+        open_checkpoint(folder)
+
+
 def test_the_folders_name_does_not_matter(own, tmp_path):
     folder = own("factory-phi-siglip-full").rename(tmp_path / "llava-lora-legacy")
     assert open_checkpoint(folder).format == "factory-full"

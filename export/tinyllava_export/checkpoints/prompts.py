@@ -36,20 +36,21 @@ FACTORY = Template(
     before_image=f"{VICUNA_SYSTEM} USER: ",
     after_image="\n",
     tail=" ASSISTANT:",
-    reason="TinyLLaVA_Factory's phi, llama, gemma and qwen2 templates differ in the end token only",
+    reason="not stored; TinyLLaVA_Factory's phi, llama, gemma and qwen2 templates differ in the "
+    "end token only",
 )
 LEGACY = Template(
     before_image=f"{VICUNA_SYSTEM} USER: ",
     after_image="\n",
     tail=" ASSISTANT:",
-    reason="TinyLLaVABench evaluates 3.1B and 2.0B with 'phi' and 1.5B with 'v1', which differ "
-    "in the end token only",
+    reason="not stored; TinyLLaVABench evaluates 3.1B and 2.0B with 'phi' and 1.5B with 'v1', "
+    "which differ in the end token only",
 )
 LLAVA = Template(
     before_image="USER: ",
     after_image="\n",
     tail="\nASSISTANT:",
-    reason="the cards of TinyLLaVA models in transformers' format ask with this one",
+    reason="not stored; the cards of TinyLLaVA models in transformers' format ask with this one",
 )
 
 
@@ -71,7 +72,7 @@ def prompt_semantics(
         before_image = " " + before_image
         after_image = after_image if whole_text else " " + after_image
         notes["prompt.before_image"] = "with the space that the tokenizer puts before a text"
-    notes["prompt"] = f"not stored in the checkpoint; {template.reason}"
+    notes["prompt"] = template.reason
     answer_lead = " "
     if tokenizer.adds_space:
         answer_lead = ""

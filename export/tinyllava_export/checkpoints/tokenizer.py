@@ -46,6 +46,7 @@ class TokenizerFacts:
     spaces_first: bool
     unicode_form: Literal["as_is", "NFC"]
     length: int
+    control_tokens: tuple[str, ...] = ()
 
 
 def read_tokenizer_json(folder: Path) -> bytes:
@@ -117,6 +118,11 @@ def read_tokenizer_facts(folder: Path) -> TokenizerFacts:
         adds_space=bool(first) and first[0].startswith(SPACE),
         unicode_form="NFC" if isinstance(tokenizer.normalizer, normalizers.NFC) else "as_is",
         length=tokenizer.get_vocab_size(with_added_tokens=True),
+        control_tokens=tuple(
+            token.content
+            for token in tokenizer.get_added_tokens_decoder().values()
+            if token.special
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tinyllava_edge.semantics import FILE_NAME as SEMANTICS_FILE
 from tinyllava_edge.semantics import Semantics, TowerSemantics, read_semantics
+from tinyllava_export.checkpoints.chat_template import processor_template
 from tinyllava_export.checkpoints.connectors import connector_config, connector_semantics
 from tinyllava_export.checkpoints.contract import Checkpoint
 from tinyllava_export.checkpoints.factory import BUFFERS, CONFIG_FILE, HEAD, section
@@ -120,7 +121,7 @@ def _derive_semantics(
     tokenizer = read_tokenizer_facts(folder)
     return Semantics(
         prompt=prompt_semantics(
-            LLAVA,
+            processor_template(folder, tokenizer.control_tokens) or LLAVA,
             tokenizer,
             end_tokens=end_token_ids(folder, text_config, tokenizer),
             notes=notes,
