@@ -15,7 +15,6 @@ from typer.core import TyperCommand
 from tinyllava_edge.errors import BackendMissing, TinyLlavaError
 
 if TYPE_CHECKING:
-    from tinyllava_export.fidelity import Fidelity
     from tinyllava_export.pipeline import ExportedBundle
     from tinyllava_export.plan import ExportPlan
 
@@ -51,6 +50,10 @@ def export(
     vision_bits: Annotated[
         int, typer.Option(help="Bits per weight of the vision tower: 8, 16 or 32.")
     ] = 8,
+    mmproj: Annotated[
+        bool,
+        typer.Option(help="Also write mmproj.gguf, where stock llama.cpp computes the same."),
+    ] = True,
     name: Annotated[str | None, typer.Option(help="Bundle name; the folder's by default.")] = None,
     max_kl: Annotated[
         float | None,
@@ -81,6 +84,7 @@ def export(
         bits=bits,
         quant=quant,
         vision_bits=vision_bits,
+        mmproj=mmproj,
         name=name,
         force=force,
         max_kl=max_kl,
@@ -115,13 +119,13 @@ def _show_bundle(exported: ExportedBundle, *, as_json: bool) -> None:
                 "bundle": str(exported.folder),
                 "bytes": total,
                 "components": [component.model_dump(mode="json") for component in components],
-                "fidelity": exported.fidelity.by_stage(),
+                "fidelity": exported.manifest.fidelity,
             }
         )
         return
     rows = [(c.file, c.role, c.quantization, c.bytes) for c in components]
     _print_files(str(exported.folder), rows, total)
-    _print_fidelity(exported.fidelity)
+    _print_fidelity(exported.manifest.fidelity)
 
 
 def _print_files(title: str, rows: list[tuple[str, str, str | None, int]], total: int) -> None:
@@ -137,12 +141,12 @@ def _print_files(title: str, rows: list[tuple[str, str, str | None, int]], total
     Console(highlight=False).print(table)
 
 
-def _print_fidelity(fidelity: Fidelity) -> None:
+def _print_fidelity(stages: dict[str, dict[str, float | str]]) -> None:
     table = Table(title="Against the float32 source", title_justify="left")
     table.add_column("stage")
     table.add_column("measure")
     table.add_column("value", justify="right")
-    for stage, measures in fidelity.by_stage().items():
+    for stage, measures in stages.items():
         for measure, value in measures.items():
             text = value if isinstance(value, str) else f"{value:g}"
             table.add_row(stage, measure.replace("_", " "), text)

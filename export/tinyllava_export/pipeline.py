@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from tinyllava_devices.footprint import MIB, kv_kib_per_token, vision_activation_mib
 from tinyllava_edge.bundle import open_bundle
 from tinyllava_edge.manifest import Footprint, Manifest
@@ -16,19 +18,25 @@ from tinyllava_export import __version__
 from tinyllava_export.bundle_writer import BundleDraft, drafted_bundle
 from tinyllava_export.calibration import read_calibration
 from tinyllava_export.checkpoints import Checkpoint
-from tinyllava_export.fidelity import Fidelity, measure_fidelity, require_fidelity
+from tinyllava_export.fidelity import Fidelity, measure_fidelity, require_fidelity, row_cosines
 from tinyllava_export.gguf.language_model import lossless_precision, write_language_model
 from tinyllava_export.gguf.quantize import FLOAT_QUANTS, census, quantize
+from tinyllava_export.mmproj import mmproj_caveat, mmproj_type, write_mmproj
+from tinyllava_export.mmproj_features import mmproj_features
 from tinyllava_export.plan import (
     CARD_FILE,
     LLM_FILE,
+    MMPROJ_FILE,
     VISION_FILE,
     ExportOptions,
     ExportPlan,
     plan_export,
 )
-from tinyllava_export.source import Source
+from tinyllava_export.source import Source, source_pixels
 from tinyllava_export.vision import write_vision
+
+MMPROJ_COSINE = 0.999
+"""Below this, llama.cpp is held to compute something else than the source; float16 gives 0.9999."""
 
 Report = Callable[[str], None]
 
@@ -58,13 +66,15 @@ def export_bundle(folder: Path, options: ExportOptions, report: Report) -> Expor
         if plan.checkpoint.card is not None:
             shutil.copyfile(plan.checkpoint.card, draft.folder / CARD_FILE)
             draft.add("card", CARD_FILE)
+        source = Source(plan.checkpoint)
+        mmproj = _write_mmproj(plan, source, draft, calibration.items[0].picture, report)
         manifest = _manifest(plan, draft)
         draft.write_manifest(manifest)
         report(f"measuring on {len(calibration.items)} questions ({calibration.origin})")
-        source = Source(plan.checkpoint)
         fidelity = measure_fidelity(open_bundle(draft.folder), source, calibration, threads=threads)
         require_fidelity(fidelity, options.max_kl)
-        manifest = manifest.model_copy(update={"fidelity": fidelity.by_stage()})
+        stages = fidelity.by_stage() | {"mmproj": mmproj}
+        manifest = manifest.model_copy(update={"fidelity": stages})
         draft.write_manifest(manifest)
     return ExportedBundle(options.out, manifest, fidelity)
 
@@ -91,6 +101,35 @@ def _write_vision(plan: ExportPlan, draft: BundleDraft, report: Report) -> None:
     target = draft.folder / VISION_FILE
     quantization = write_vision(plan.checkpoint, target, bits=plan.vision_bits)
     draft.add("vision", VISION_FILE, quantization)
+
+
+def _write_mmproj(
+    plan: ExportPlan, source: Source, draft: BundleDraft, picture: Image.Image, report: Report
+) -> dict[str, float | str]:
+    """Write ``mmproj.gguf`` if llama.cpp computes the source's features with it.
+
+    Gives what the manifest says of it: the least cosine of a token, or why it was left out.
+    """
+    if plan.mmproj_left_out is not None:
+        return {"left_out": plan.mmproj_left_out}
+    report(f"writing {MMPROJ_FILE} and asking llama.cpp for its features")
+    target = draft.folder / MMPROJ_FILE
+    checkpoint, bits = plan.checkpoint, plan.vision_bits
+    write_mmproj(checkpoint, target, name=plan.name, bits=bits)
+    # A square of the right size: how llama.cpp fits a picture to it is a matter of its own.
+    size = checkpoint.semantics.image.size
+    square = picture.convert("RGB").resize((size, size))
+    features = mmproj_features(
+        draft.folder / LLM_FILE, target, square, hidden=checkpoint.text.hidden
+    )
+    expected = source.see(source_pixels(square, checkpoint.semantics.image))
+    cosine = round(float(row_cosines(features, expected).min()), 4)
+    if cosine < MMPROJ_COSINE:
+        target.unlink()
+        return {"left_out": f"llama.cpp's features have a cosine of {cosine} to the source's"}
+    draft.add("mmproj", MMPROJ_FILE, mmproj_type(bits))
+    caveat = mmproj_caveat(checkpoint)
+    return {"cosine_min": cosine} | ({"caveat": caveat} if caveat else {})
 
 
 def _manifest(plan: ExportPlan, draft: BundleDraft) -> Manifest:

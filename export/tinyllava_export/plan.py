@@ -14,11 +14,13 @@ from tinyllava_export.errors import ExportError
 from tinyllava_export.gguf.quantize import choose_quant
 from tinyllava_export.gguf.tensor_layout import place_tensors
 from tinyllava_export.gguf.vocabulary import read_vocabulary
+from tinyllava_export.mmproj import mmproj_bytes, mmproj_obstacle, mmproj_type
 from tinyllava_export.modules import expected_vision_tensors, require_tensors
 from tinyllava_export.vision import QUANTIZATION_OF_BITS
 
 TARGETS = ("gguf",)
-LLM_FILE, VISION_FILE, CARD_FILE = "llm.gguf", "vision.onnx", "MODEL_CARD.md"
+LLM_FILE, VISION_FILE, MMPROJ_FILE = "llm.gguf", "vision.onnx", "mmproj.gguf"
+CARD_FILE = "MODEL_CARD.md"
 MAX_NAME = 100  # as in the manifest
 EMBEDDING_TABLES = ("token_embd.weight", "output.weight")
 
@@ -35,6 +37,7 @@ class ExportOptions:
     bits: int = 4
     quant: str | None = None
     vision_bits: int = 8
+    mmproj: bool = True
     name: str | None = None
     force: bool = False
     max_kl: float | None = None
@@ -53,12 +56,16 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """A checkpoint that can be exported as asked, and the files that will come of it."""
+    """A checkpoint that can be exported as asked, and the files that will come of it.
+
+    ``mmproj_left_out`` says why there will be no ``mmproj.gguf``; None where there will be one.
+    """
 
     checkpoint: Checkpoint
     name: str
     quant: str
     vision_bits: int
+    mmproj_left_out: str | None
     files: tuple[PlannedFile, ...]
 
 
@@ -81,16 +88,20 @@ def plan_export(folder: Path, options: ExportOptions) -> ExportPlan:
     checkpoint = open_checkpoint(folder)
     require_tensors(checkpoint)
     read_vocabulary(checkpoint)
+    left_out = mmproj_obstacle(checkpoint) if options.mmproj else "not asked for"
     return ExportPlan(
         checkpoint=checkpoint,
         name=name,
         quant=quant,
         vision_bits=options.vision_bits,
-        files=tuple(_files(checkpoint, quant, options.vision_bits)),
+        mmproj_left_out=left_out,
+        files=tuple(_files(checkpoint, quant, options.vision_bits, with_mmproj=left_out is None)),
     )
 
 
-def _files(checkpoint: Checkpoint, quant: str, vision_bits: int) -> list[PlannedFile]:
+def _files(
+    checkpoint: Checkpoint, quant: str, vision_bits: int, *, with_mmproj: bool
+) -> list[PlannedFile]:
     files = [
         PlannedFile("llm", LLM_FILE, _llm_bytes(checkpoint, quant), quant),
         PlannedFile(
@@ -100,6 +111,9 @@ def _files(checkpoint: Checkpoint, quant: str, vision_bits: int) -> list[Planned
             QUANTIZATION_OF_BITS[vision_bits],
         ),
     ]
+    if with_mmproj:
+        size = mmproj_bytes(checkpoint, vision_bits)
+        files.append(PlannedFile("mmproj", MMPROJ_FILE, size, mmproj_type(vision_bits)))
     if checkpoint.card is not None:
         files.append(PlannedFile("card", CARD_FILE, checkpoint.card.stat().st_size, None))
     return files

@@ -304,10 +304,12 @@ def random_vision_checkpoint(
     feature_layer: int = -2,
     dropped_tokens: int = 1,
     hints: dict[str, tuple[int, ...]] | None = None,
+    settings: dict[str, Any] | None = None,
     hidden: int = 48,
 ) -> Checkpoint:
     """A checkpoint of tower and connector alone. ``hints`` names stored tensors by their shape
-    where the connector's build depends on what is stored; biases are always stored.
+    where the connector's build depends on what is stored; biases are always stored. ``settings``
+    are the tower's, where they differ from the usual ones.
     """
     semantics = tiny_semantics(feature_layer=feature_layer)
     semantics = semantics.model_copy(
@@ -329,7 +331,7 @@ def random_vision_checkpoint(
         text=TextShape("llama", 1, hidden, 64, 4, 4, 16, 400, 256, 10000.0, 1e-5, True),
         vision=VisionShape(tower, 3, 64, 128, 4, 17, SIZE),
         text_config={},
-        vision_config=tower_settings(tower),
+        vision_config=tower_settings(tower) | (settings or {}),
         connector_config={"kind": connector, **(numbers or {})},
         tensors=Tensors({name: InMemory(torch.zeros(shape)) for name, shape in known.items()}),
     )

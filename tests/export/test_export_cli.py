@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from tinyllava_edge.bundle import open_bundle, verify_bundle
 from tinyllava_export.cli import app
+from tinyllava_export.mmproj import LAYER_PARTS
 
 
 def export(*arguments):
@@ -41,11 +42,13 @@ def test_exported_bundle_opens_verifies_and_describes_itself(exported):
         "MODEL_CARD.md",
         "llm.gguf",
         "manifest.json",
+        "mmproj.gguf",
         "vision.onnx",
     ]
     assert {part.role: part.quantization for part in manifest.components} == {
         "llm": "Q4_K_M (q4_K 12, f32 5, q6_K 3)",
         "vision": "int8",
+        "mmproj": "F16",
         "card": None,
     }
     assert (manifest.name, manifest.licence) == ("tiny", "apache-2.0")
@@ -67,6 +70,8 @@ def test_json_says_what_the_manifest_says(exported):
     assert fidelity["pixels"]["max_abs_diff"] < 1e-6
     assert fidelity["vision"]["cosine_mean"] > 0.98
     assert 0 < fidelity["llm"]["kl_mean"] < 0.2
+    assert fidelity["mmproj"]["cosine_min"] > 0.9999
+    assert "llama.cpp pads with (122, 116, 104)" in fidelity["mmproj"]["caveat"]
 
 
 def test_export_gives_the_same_bytes_when_repeated(exported, tiny_folder, tmp_path):
@@ -168,3 +173,19 @@ def test_checkpoint_that_is_none_is_refused(tmp_path):
 
 def test_missing_arguments_are_a_usage_error(tiny_folder):
     assert export(tiny_folder).exit_code == 2
+
+
+def test_mmproj_that_strays_is_left_out_with_its_cosine(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(LAYER_PARTS, "self_attn.q_proj", "attn_v")
+    monkeypatch.setitem(LAYER_PARTS, "self_attn.v_proj", "attn_q")
+    result = export(tiny_folder, "--out", tmp_path / "b", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert not (tmp_path / "b" / "mmproj.gguf").exists()
+    reason = json.loads(result.stdout)["fidelity"]["mmproj"]["left_out"]
+    assert reason.startswith("llama.cpp's features have a cosine of 0.")
+
+
+def test_mmproj_is_left_out_when_it_is_not_wanted(tiny_folder, tmp_path):
+    result = export(tiny_folder, "--no-mmproj", "--out", tmp_path / "b", "--dry-run", "--json")
+    files = [part["file"] for part in json.loads(result.stdout)["components"]]
+    assert files == ["llm.gguf", "vision.onnx", "MODEL_CARD.md"]
