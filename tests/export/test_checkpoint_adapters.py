@@ -149,6 +149,20 @@ def test_four_bit_weights_are_looked_up_and_scaled(tmp_path, nested):
     assert torch.allclose(tensors.read("a.weight"), expected)
 
 
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_four_bit_weights_are_those_of_bitsandbytes(tmp_path, kind, nested):
+    functional = pytest.importorskip("bitsandbytes.functional")
+    weight, state = functional.quantize_4bit(
+        torch.randn(12, 64), blocksize=64, quant_type=kind, compress_statistics=nested
+    )
+    parts = {f"a.weight.{name}": part for name, part in state.as_dict(packed=True).items()}
+    save_file({"a.weight": weight, **parts}, tmp_path / "model.safetensors")
+    places = index_file(tmp_path / "model.safetensors")
+    dequantize(places)
+    assert torch.equal(Tensors(places).read("a.weight"), functional.dequantize_4bit(weight, state))
+
+
 def test_a_damaged_four_bit_state_is_refused(tmp_path):
     four_bits(tmp_path, nested=False)
     places = index_file(tmp_path / "model.safetensors")

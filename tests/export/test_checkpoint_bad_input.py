@@ -174,6 +174,7 @@ def test_a_foreign_tensor_is_named(own, name):
         (TRANSFORMERS, "preprocessor_config.json", {"size": {"height": 9}}, "the tower takes 336"),
         (TRANSFORMERS, "preprocessor_config.json", {"image_std": [0, 1, 1]}, "above zero"),
         (TRANSFORMERS, "preprocessor_config.json", {"resample": 5}, "resample 5 is not supported"),
+        (TRANSFORMERS, "preprocessor_config.json", {"resample": []}, r"resample \[\] is not"),
         (TRANSFORMERS, "preprocessor_config.json", {"rescale_factor": 1}, "only 1/255"),
         (TRANSFORMERS, "config.json", {"projector_hidden_act": "gelo"}, "must name an activation"),
         (SPLIT, "tokenizer_config.json", {"tokenizer_class": "Odd"}, "tokenizer_class 'Odd'"),

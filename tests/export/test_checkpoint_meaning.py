@@ -233,7 +233,7 @@ def test_legacy_stablelm_words_become_those_of_transformers(own):
     for word in ("partial_rotary_factor", "layer_norm_eps"):
         config.pop(word)
     config |= {"model_type": "tiny_llava_stablelm", "hidden_act": "silu"}
-    config |= {"rope_pct": 0.3, "norm_eps": 1e-3, "use_qkv_bias": True}
+    config |= {"rope_pct": 0.3, "norm_eps": 1e-3}
     (folder / "config.json").write_text(json.dumps(config))
     checkpoint = open_checkpoint(folder)
     assert checkpoint.text.family == "stablelm"

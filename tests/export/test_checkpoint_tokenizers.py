@@ -292,6 +292,10 @@ def test_damaged_byte_level_files_are_named(own, file, content, words):
 
 def test_a_damaged_sentencepiece_model_is_named(own):
     folder = own(LLAMA)
-    (folder / "tokenizer.model").write_bytes(b"\xff" * 50)
-    with pytest.raises(CheckpointError, match=r"tokenizer\.model: damaged"):
-        read_tokenizer_json(folder)
+    path = folder / "tokenizer.model"
+    content = path.read_bytes()
+    place = content.index("▁the".encode())
+    for damaged in (b"\xff" * 50, content[:place] + b"\x84" + content[place + 1 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"tokenizer\.model: damaged"):
+            read_tokenizer_json(folder)

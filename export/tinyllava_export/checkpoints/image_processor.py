@@ -38,7 +38,7 @@ def processor_semantics(
     if not isinstance(scale, (int, float)) or abs(scale - SCALE) > 1e-9:
         raise CheckpointError(f"{path}: rescale_factor {scale!r:.40}; only 1/255 is supported")
     resample = settings.get("resample", DEFAULT_FILTER)
-    if resample not in FILTERS:
+    if not isinstance(resample, int) or resample not in FILTERS:
         raise CheckpointError(
             f"{path}: resample {resample!r:.40} is not supported; supported: {sorted(FILTERS)}"
         )

@@ -44,6 +44,7 @@ from tinyllava_export.errors import CheckpointError
 
 FORMAT = "legacy-llava"
 EMBEDDINGS = "text.model.embed_tokens.weight"
+QUERY_BIAS = "text.model.layers.0.self_attn.q_proj.bias"
 FAMILIES = {
     "tiny_llava": "llama",
     "tiny_llava_llama": "llama",
@@ -89,7 +90,7 @@ def open_legacy(folder: Path, config: dict[str, Any]) -> Checkpoint:
     files = find_weight_files(folder)
     places = index_files(files, neutral_name)
     tokenizer = read_tokenizer_facts(folder)
-    text_config = complete_text_config(_text_settings(config))
+    text_config = complete_text_config(_text_settings(config, biased=QUERY_BIAS in places))
     _fit_vocabulary(places, text_config, _length(config, tokenizer))
     tensors = Tensors(places)
     tower = known_tower(str(config.get("mm_vision_tower", "")))
@@ -130,8 +131,12 @@ def open_legacy(folder: Path, config: dict[str, Any]) -> Checkpoint:
     )
 
 
-def _text_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The language model's settings, which lie among the others, under transformers' words."""
+def _text_settings(config: dict[str, Any], *, biased: bool) -> dict[str, Any]:
+    """The language model's settings, which lie among the others, under transformers' words.
+
+    ``biased`` tells whether the queries have a bias, which StableLM-epoch's settings may leave
+    to its defaults.
+    """
     family = FAMILIES[config["model_type"]]
     settings = {
         key: value
@@ -142,6 +147,7 @@ def _text_settings(config: dict[str, Any]) -> dict[str, Any]:
         for old, new in STABLELM_WORDS.items():
             if old in settings:
                 settings[new] = settings.pop(old)
+        settings["use_qkv_bias"] = biased
     return {**settings, "model_type": family}
 
 

@@ -67,6 +67,9 @@ def _read(path: Path) -> sentencepiece_model_pb2.ModelProto:
         proto.ParseFromString(path.read_bytes())
     except DecodeError:
         raise CheckpointError(f"{path}: damaged; copy it again") from None
+    if not all(isinstance(piece.piece, str) for piece in proto.pieces):
+        # What is not UTF-8 comes as bytes.
+        raise CheckpointError(f"{path}: damaged; a piece is no text: copy it again")
     spec, trainer = proto.normalizer_spec, proto.trainer_spec
     if trainer.model_type != BPE or not trainer.byte_fallback:
         raise CheckpointError(f"{path}: not BPE with byte fallback; only that can be exported")
