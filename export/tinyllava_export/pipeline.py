@@ -16,11 +16,12 @@ from tinyllava_edge.manifest import Footprint, Manifest
 from tinyllava_edge.manifest import Source as ManifestSource
 from tinyllava_export import __version__
 from tinyllava_export.bundle_writer import BundleDraft, drafted_bundle
-from tinyllava_export.calibration import read_calibration
+from tinyllava_export.calibration import Calibration, read_calibration
 from tinyllava_export.checkpoints import Checkpoint
 from tinyllava_export.fidelity import Fidelity, measure_fidelity, require_fidelity, row_cosines
+from tinyllava_export.gguf.importance import measure_importance
 from tinyllava_export.gguf.language_model import lossless_precision, write_language_model
-from tinyllava_export.gguf.quantize import FLOAT_QUANTS, census, quantize
+from tinyllava_export.gguf.quantize import FLOAT_QUANTS, census, quantize, wants_importance
 from tinyllava_export.mmproj import mmproj_caveat, mmproj_type, write_mmproj
 from tinyllava_export.mmproj_features import mmproj_features
 from tinyllava_export.plan import (
@@ -61,7 +62,7 @@ def export_bundle(folder: Path, options: ExportOptions, report: Report) -> Expor
     calibration = read_calibration(folder)
     threads = options.threads or os.cpu_count() or 1
     with drafted_bundle(options.out, force=options.force) as draft:
-        _write_llm(plan, draft, report, threads)
+        _write_llm(plan, draft, calibration, report, threads)
         _write_vision(plan, draft, report)
         if plan.checkpoint.card is not None:
             shutil.copyfile(plan.checkpoint.card, draft.folder / CARD_FILE)
@@ -79,21 +80,29 @@ def export_bundle(folder: Path, options: ExportOptions, report: Report) -> Expor
     return ExportedBundle(options.out, manifest, fidelity)
 
 
-def _write_llm(plan: ExportPlan, draft: BundleDraft, report: Report, threads: int) -> None:
+def _write_llm(
+    plan: ExportPlan, draft: BundleDraft, calibration: Calibration, report: Report, threads: int
+) -> None:
     target = draft.folder / LLM_FILE
     if plan.quant in FLOAT_QUANTS:
         precision = FLOAT_QUANTS[plan.quant]
         report(f"writing {LLM_FILE} in {precision}")
         write_language_model(plan.checkpoint, target, name=plan.name, precision=precision)
-    else:
-        precision = lossless_precision(plan.checkpoint)
-        full = draft.scratch / f"llm-{precision.lower()}.gguf"
-        report(f"writing the language model in {precision}")
-        write_language_model(plan.checkpoint, full, name=plan.name, precision=precision)
-        report(f"quantizing {LLM_FILE} to {plan.quant}")
-        quantize(full, target, plan.quant, threads=threads)
-        full.unlink()
-    draft.add("llm", LLM_FILE, f"{plan.quant} ({census(target)})")
+        draft.add("llm", LLM_FILE, f"{plan.quant} ({census(target)})")
+        return
+    importance = None
+    if wants_importance(plan.quant):
+        report(f"measuring which weights matter ({calibration.origin} pictures)")
+        importance = measure_importance(plan.checkpoint, Source(plan.checkpoint), calibration)
+    precision = lossless_precision(plan.checkpoint)
+    full = draft.scratch / f"llm-{precision.lower()}.gguf"
+    report(f"writing the language model in {precision}")
+    write_language_model(plan.checkpoint, full, name=plan.name, precision=precision)
+    report(f"quantizing {LLM_FILE} to {plan.quant}")
+    quantize(full, target, plan.quant, threads=threads, importance=importance)
+    full.unlink()
+    weighed = "" if importance is None else f"; importance of {calibration.origin} pictures"
+    draft.add("llm", LLM_FILE, f"{plan.quant} ({census(target)}{weighed})")
 
 
 def _write_vision(plan: ExportPlan, draft: BundleDraft, report: Report) -> None:

@@ -88,8 +88,17 @@ class Source:
         before = [] if bos is None else [bos]
         before += self.token_ids(prefix_text(self.semantics))
         after = self.token_ids(question_text(question, readings, self.semantics))
-        pieces = (self._embed(before), torch.from_numpy(embeds)[None], self._embed(after))
-        return torch.cat(pieces, dim=1)
+        picture = torch.from_numpy(embeds)[None] * self._picture_scale()
+        return torch.cat((self._embed(before), picture, self._embed(after)), dim=1)
+
+    def _picture_scale(self) -> float:
+        """What Gemma multiplies the embeddings of words and pictures with, where it is ours to do.
+
+        Up to transformers 5.4 the model does it to both. Later the table of words does it to the
+        words alone, while TinyLLaVA's models were trained with both.
+        """
+        table = self.language_model.get_input_embeddings()
+        return float(getattr(table, "embed_scale", 1.0))
 
     def _embed(self, ids: list[int]) -> torch.Tensor:
         table = self.language_model.get_input_embeddings()

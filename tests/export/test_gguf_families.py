@@ -162,7 +162,9 @@ def written(checkpoint, folder):
 def source_logits(model, embeds=None):
     tokens = model.get_input_embeddings()(torch.tensor([IDS]))
     if embeds is not None:
-        picture = torch.from_numpy(embeds)[None]
+        # Since transformers 5.5 Gemma's table scales words, and nothing pictures.
+        scale = getattr(model.get_input_embeddings(), "embed_scale", 1.0)
+        picture = torch.from_numpy(embeds)[None] * scale
         tokens = torch.cat([tokens[:, :PICTURE_AT], picture, tokens[:, PICTURE_AT:]], dim=1)
     return model(inputs_embeds=tokens).logits[0, -1].numpy()
 

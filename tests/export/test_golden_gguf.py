@@ -45,7 +45,8 @@ def exported(case, tmp_path_factory):
     case.pictures[0].save(calibration / "0.png")
     questions = [{"picture": "0.png", "question": case.prompts[0][1]}]
     (calibration / "questions.json").write_text(json.dumps(questions), encoding="utf-8")
-    options = ExportOptions(out=folder / "bundle", bits=32, vision_bits=32, threads=1)
+    out = folder / "bundle"
+    options = ExportOptions(out=out, bits=32, vision_bits=32, mmproj=False, threads=1)
     return export_bundle(checkpoint, options, report=lambda line: None)
 
 

@@ -33,8 +33,9 @@ class Family:
     with the only value the graph computes.
 
     Embeddings that come in place of tokens (the picture's) go through the same graph from its
-    first node on. The Gemma graph multiplies that node by sqrt(hidden), pictures included, which
-    is what transformers and TinyLLaVA do; so no family needs its picture scaled by the engine.
+    first node on. The Gemma graph multiplies that node by sqrt(hidden), pictures included, as the
+    transformers releases did that TinyLLaVA's models were trained with (4.x); so no family needs
+    its picture scaled by the engine.
     """
 
     arch: MODEL_ARCH

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from gguf import GGUFWriter, LlamaFileType
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 
 from tinyllava_export.checkpoints.contract import Checkpoint
 from tinyllava_export.errors import CheckpointError
@@ -15,7 +16,23 @@ from tinyllava_export.gguf.families import family_of, rotary_dims
 from tinyllava_export.gguf.tensor_layout import PREFIX, Placed, place_tensors, read_placed
 from tinyllava_export.gguf.vocabulary import Vocabulary, read_vocabulary
 
-Precision = Literal["F16", "F32"]
+Precision = Literal["F16", "BF16", "F32"]
+FILE_TYPES: dict[Precision, LlamaFileType] = {
+    "F16": LlamaFileType.MOSTLY_F16,
+    "BF16": LlamaFileType.MOSTLY_BF16,
+    "F32": LlamaFileType.ALL_F32,
+}
+TENSOR_TYPES: dict[Precision, GGMLQuantizationType] = {
+    "F16": GGMLQuantizationType.F16,
+    "BF16": GGMLQuantizationType.BF16,
+    "F32": GGMLQuantizationType.F32,
+}
+# What numpy holds them in; it has no bfloat16.
+CONTAINERS: dict[Precision, np.dtype[Any]] = {
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(np.int16),
+    "F32": np.dtype(np.float32),
+}
 
 
 def write_language_model(
@@ -32,44 +49,54 @@ def write_language_model(
     writer = GGUFWriter(path, family.name)
     try:
         _add_settings(writer, checkpoint, name)
-        writer.add_file_type(
-            LlamaFileType.ALL_F32 if precision == "F32" else LlamaFileType.MOSTLY_F16
-        )
+        writer.add_file_type(FILE_TYPES[precision])
         _add_vocabulary(writer, vocabulary, checkpoint)
-        kinds = [_kind(tensor, precision) for tensor in placed]
-        for tensor, kind in zip(placed, kinds, strict=True):
-            size = int(np.prod(tensor.shape)) * kind.itemsize
-            writer.add_tensor_info(tensor.target, list(tensor.shape), kind, size)
+        for tensor in placed:
+            kept = _precision_of(tensor, precision)
+            size = prod(tensor.shape) * CONTAINERS[kept].itemsize
+            writer.add_tensor_info(
+                tensor.target, list(tensor.shape), CONTAINERS[kept], size, TENSOR_TYPES[kept]
+            )
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor, kind in zip(placed, kinds, strict=True):
-            writer.write_tensor_data(_numbers(checkpoint, tensor, kind))
+        for tensor in placed:
+            kept = _precision_of(tensor, precision)
+            writer.write_tensor_data(_numbers(checkpoint, tensor, kept))
     finally:
         writer.close()
 
 
 def lossless_precision(checkpoint: Checkpoint) -> Precision:
-    """The smaller precision that still holds every stored number of the language model."""
+    """The smallest precision that still holds every stored number of the matrices."""
     tensors = checkpoint.tensors
-    halves = all(tensors.dtype(name) == "F16" for name in tensors.names(PREFIX))
-    return "F16" if halves else "F32"
+    matrices = [name for name in tensors.names(PREFIX) if len(tensors.shape(name)) > 1]
+    stored = {tensors.dtype(name) for name in matrices}
+    if stored == {"F16"}:
+        return "F16"
+    return "BF16" if stored == {"BF16"} else "F32"
 
 
-def _kind(placed: Placed, precision: Precision) -> np.dtype[Any]:
+def _precision_of(placed: Placed, precision: Precision) -> Precision:
     """Vectors are few, and llama.cpp adds them in float32."""
-    return np.dtype(np.float16 if precision == "F16" and len(placed.shape) > 1 else np.float32)
+    return precision if len(placed.shape) > 1 else "F32"
 
 
-def _numbers(checkpoint: Checkpoint, placed: Placed, kind: np.dtype[Any]) -> np.ndarray[Any, Any]:
+def _numbers(checkpoint: Checkpoint, placed: Placed, precision: Precision) -> np.ndarray[Any, Any]:
 
-    tensor = read_placed(checkpoint, placed).float()
-    if kind == np.float16 and tensor.abs().max() > torch.finfo(torch.float16).max:
+    tensor = read_placed(checkpoint, placed)
+    if precision == "BF16":
+        bits: np.ndarray[Any, Any] = tensor.bfloat16().contiguous().view(torch.int16).numpy()
+        return bits
+    tensor = tensor.float()
+    if precision == "F16" and tensor.abs().max() > torch.finfo(torch.float16).max:
         raise CheckpointError(
             f"{checkpoint.folder}: tensor {placed.source} has numbers up to "
             f"{float(tensor.abs().max()):.3g}, float16 ends at 65504; use --bits 32 or --quant BF16"
         )
-    array: np.ndarray[Any, Any] = np.ascontiguousarray(tensor.numpy().astype(kind))
+    array: np.ndarray[Any, Any] = np.ascontiguousarray(
+        tensor.numpy().astype(CONTAINERS[precision], copy=False)
+    )
     return array
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 from gguf import GGUFReader, LlamaFileType
 
 from tinyllava_edge.engines.llama_log import last_error, route_log
 from tinyllava_export.errors import ExportError
+from tinyllava_export.gguf.importance import Importance
 from tinyllava_export.gguf.language_model import Precision
 
 QUANT_OF_BITS = {
@@ -22,9 +26,9 @@ QUANT_OF_BITS = {
     16: "F16",
     32: "F32",
 }
-FLOAT_QUANTS: dict[str, Precision] = {"F16": "F16", "F32": "F32"}
-# Types that llama.cpp makes only with an importance matrix, or for mixtures of experts.
-UNAVAILABLE = {
+FLOAT_QUANTS: dict[str, Precision] = {"F16": "F16", "BF16": "BF16", "F32": "F32"}
+# Types that llama.cpp makes only with an importance matrix.
+NEED_IMPORTANCE = {
     "IQ1_M",
     "IQ1_S",
     "IQ2_M",
@@ -34,9 +38,12 @@ UNAVAILABLE = {
     "IQ3_XS",
     "IQ3_XXS",
     "Q2_K_S",
-    "MXFP4_MOE",
-    "NVFP4",
 }
+# Types for mixtures of experts, and one that llama.cpp reads but does not make.
+UNAVAILABLE = {"MXFP4_MOE", "NVFP4"}
+# Types so small that it matters which inputs are rounded well. Larger ones are made without, which
+# spares the export a run of the source.
+LOW_BITS = re.compile(r"I?Q[1-3]_")
 
 
 def known_quants() -> dict[str, int]:
@@ -65,22 +72,50 @@ def choose_quant(bits: int, quant: str | None) -> str:
     return QUANT_OF_BITS[bits]
 
 
-def quantize(source: Path, destination: Path, quant: str, *, threads: int) -> None:
+def wants_importance(quant: str) -> bool:
+    """Whether weights of this type are few enough bits for an importance matrix to matter."""
+    return LOW_BITS.match(quant) is not None
+
+
+def quantize(
+    source: Path,
+    destination: Path,
+    quant: str,
+    *,
+    threads: int,
+    importance: Importance | None = None,
+) -> None:
     """Write ``source`` to ``destination`` with the weights in ``quant``.
 
-    Rows that do not divide into a type's blocks get another type from llama.cpp; ``census``
-    says which. Raises ``ExportError`` if llama.cpp refuses.
+    ``importance`` weighs the inputs of each matrix, by its name in the file. Rows that do not
+    divide into a type's blocks get another type from llama.cpp; ``census`` says which. Raises
+    ``ExportError`` if llama.cpp refuses, or for a type that needs an importance matrix without.
     """
+    if importance is None and quant in NEED_IMPORTANCE:
+        raise ExportError(f"{quant} is made with an importance matrix only; measure one first")
     route_log(llama_cpp)
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = known_quants()[quant]
     params.nthread = threads
+    entries = _entries(importance or {})
+    if importance:
+        params.imatrix = entries
     llama_cpp.llama_backend_init()
     code = llama_cpp.llama_model_quantize(str(source).encode(), str(destination).encode(), params)
     if code != 0 or not destination.is_file():
         raise ExportError(
             f"llama.cpp could not make {quant} ({last_error() or code}); choose another --quant"
         )
+
+
+def _entries(importance: Importance) -> ctypes.Array[Any]:
+    """llama.cpp's form: an array of names and numbers that ends with an empty entry."""
+    entries = (llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()
+    for entry, (name, numbers) in zip(entries, importance.items(), strict=False):
+        entry.name = name.encode()
+        entry.data = numbers.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        entry.size = numbers.size
+    return entries
 
 
 def census(path: Path) -> str:
