@@ -20,10 +20,12 @@ from tinyllava_export.errors import ExportError
 log = logging.getLogger(__name__)
 
 
-@llama_cpp.llama_log_callback
-def _log(_level: int, text: bytes, _user_data: object) -> None:
-    """Lives as long as the module, as the native side keeps a bare pointer to it."""
+def _receive(_level: int, text: bytes, _user_data: object) -> None:
     log.debug("%s", text.decode("utf-8", "replace").rstrip())
+
+
+# The native side keeps a bare pointer to it, so it lives as long as the module.
+_LOG = llama_cpp.llama_log_callback(_receive)
 
 
 def mmproj_features(
@@ -35,7 +37,7 @@ def mmproj_features(
     ``ExportError`` where llama.cpp refuses a file.
     """
     route_log(llama_cpp)
-    mtmd_cpp.mtmd_log_set(_log, ctypes.c_void_p(0))
+    mtmd_cpp.mtmd_log_set(_LOG, ctypes.c_void_p(0))
     with ExitStack() as owned:
         model = owned.enter_context(_vocabulary_of(llm))
         context = owned.enter_context(_projector(mmproj, model, threads))

@@ -55,7 +55,7 @@ class InterleavingMlp(nn.Module):
     def forward(self, features: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Two of ``[N, tokens, hidden]`` -> ``[N, 2 * tokens, out]``."""
         pairs = torch.stack((self.clip(features[0]), self.dinov2(features[1])), dim=2)
-        return cast("torch.Tensor", pairs.flatten(1, 2))
+        return pairs.flatten(1, 2)
 
 
 def _linear(checkpoint: Checkpoint) -> nn.Module:

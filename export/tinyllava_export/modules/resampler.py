@@ -33,7 +33,8 @@ class PerceiverResampler(nn.Module):
         """Refine the queries layer by layer."""
         features = self.linear(features)
         latents = self.latents.expand(features.shape[0], -1, -1)
-        for attention, feed_forward in self.layers:  # type: ignore[misc]
+        for layer in self.layers:
+            attention, feed_forward = cast("nn.ModuleList", layer)
             latents = attention(features, latents) + latents
             latents = feed_forward(latents) + latents
         return cast("torch.Tensor", self.norm(latents))

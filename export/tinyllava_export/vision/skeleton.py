@@ -26,7 +26,10 @@ from tinyllava_export.modules.vision_path import (
 from tinyllava_export.vision.streamed import Array, Initializers, TensorOutline
 
 OPSET = 18
-SMALL_DTYPES = {torch.float16: np.dtype(np.float16), torch.float32: np.dtype(np.float32)}
+NUMPY_DTYPES: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float16: np.dtype(np.float16),
+    torch.float32: np.dtype(np.float32),
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def _weight(checkpoint: Checkpoint, name: str, source: str, target: torch.Tensor
     def make() -> list[Array]:
         return [read_vision_tensor(checkpoint, source, shape).to(dtype).numpy()]
 
-    return Initializers((TensorOutline(name, SMALL_DTYPES[dtype], shape),), make)
+    return Initializers((TensorOutline(name, NUMPY_DTYPES[dtype], shape),), make)
 
 
 def _fold_transposes(model: onnx.ModelProto, weights: dict[str, Initializers]) -> None:

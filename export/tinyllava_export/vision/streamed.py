@@ -35,7 +35,7 @@ class TensorOutline:
     shape: tuple[int, ...]
 
     @property
-    def bytes(self) -> int:
+    def data_bytes(self) -> int:
         """Size of the numbers alone."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
@@ -43,7 +43,7 @@ class TensorOutline:
         """The serialized tensor up to its numbers."""
         kind = onnx.helper.np_dtype_to_tensor_dtype(self.dtype)
         proto = onnx.TensorProto(name=self.name, dims=self.shape, data_type=kind)
-        return bytes(proto.SerializeToString()) + _field(RAW_DATA, self.bytes)
+        return bytes(proto.SerializeToString()) + _field(RAW_DATA, self.data_bytes)
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ def _write_tensor(out: BinaryIO, outline: TensorOutline, numbers: Array) -> None
             f"{outline.dtype}{list(outline.shape)} was announced; the checkpoint changed meanwhile"
         )
     header = outline.header()
-    out.write(_field(INITIALIZER, len(header) + outline.bytes))
+    out.write(_field(INITIALIZER, len(header) + outline.data_bytes))
     out.write(header)
     little_endian = np.ascontiguousarray(numbers, dtype=numbers.dtype.newbyteorder("<"))
     out.write(little_endian.reshape(-1).data)
 
 
 def _field_bytes(outline: TensorOutline) -> int:
-    length = len(outline.header()) + outline.bytes
+    length = len(outline.header()) + outline.data_bytes
     return len(_field(INITIALIZER, length)) + length
 
 
