@@ -12,9 +12,9 @@ def test_every_shipped_recipe_is_valid_when_read():
 
 
 def test_panels_trains_the_connector_alone_when_it_aligns():
-    _, _, align, _, finetune = read_recipe("panels").stages
-    assert align.trains == ("connector",)
-    assert finetune.trains == ("connector", "language_model")
+    trained = {stage.name: stage.trains for stage in read_recipe("panels").stages}
+    assert trained["align"] == ("connector",)
+    assert trained["finetune"] == ("connector", "language_model")
 
 
 def test_value_is_changed_when_set():
