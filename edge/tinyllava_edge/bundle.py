@@ -142,7 +142,13 @@ def _refuse_link(folder: Path, file: str) -> None:
     path = folder
     for part in file.split("/"):
         path = path / part
-        if path.is_symlink():
+        try:
+            is_link = path.is_symlink()
+        except OSError as error:
+            raise BundleError(
+                f"{folder}: {file[:60]!r}: {error.strerror}; export it again"
+            ) from None
+        if is_link:
             raise BundleError(
                 f"{folder}: {path.relative_to(folder)} is a link; copy the bundle with its files "
                 "(cp -rL) and open the copy"

@@ -189,7 +189,7 @@ def parse_config(data: bytes, name: str) -> GatewayConfig:
         values = yaml.safe_load(data)
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{name}{_at(error.problem_mark)}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{name}: no YAML ({' '.join(str(error).split())[:120]})") from None
     try:
         return GatewayConfig.model_validate({} if values is None else values)
@@ -226,8 +226,15 @@ def _mark(root: yaml.Node | None, location: list[Any]) -> yaml.Mark | None:
     return mark
 
 
-def _refuse_repeated_keys(node: yaml.Node | None, name: str) -> None:
-    """YAML keeps the last of two equal keys without a word; a typing slip should not win."""
+def _refuse_repeated_keys(node: yaml.Node | None, name: str, done: set[int] | None = None) -> None:
+    """YAML keeps the last of two equal keys without a word; a typing slip should not win.
+
+    Aliases make one node a child of many: each is visited once.
+    """
+    done = set() if done is None else done
+    if id(node) in done:
+        return
+    done.add(id(node))
     children: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -239,7 +246,7 @@ def _refuse_repeated_keys(node: yaml.Node | None, name: str) -> None:
     elif isinstance(node, yaml.SequenceNode):
         children = node.value
     for child in children:
-        _refuse_repeated_keys(child, name)
+        _refuse_repeated_keys(child, name, done)
 
 
 def _at(mark: yaml.Mark | None) -> str:

@@ -106,10 +106,11 @@ class Gateway:
         self._intake.refuse_asks()
         self._drain()
         self._worker.stop(0.0 if self._ledger.all_open() else ENGINE_EXIT_S)
+        # From here on nobody waits for room in an outbox that a hanging broker keeps full.
+        self._stopping.set()
         for pending in self._ledger.all_open():
             message = "the gateway stopped before it could answer; ask again"
             self._finish(pending, failure(pending.ask.id, "stopped", message, pending.ask.camera))
-        self._stopping.set()
         self._watch.join(ENGINE_EXIT_S)
         self._set_status("offline")
         self._publish_health()

@@ -17,6 +17,10 @@ from tinyllava_edge.errors import PictureError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 _ORIENTATION = 0x0112
+# In the data of a JPEG 0xff is always followed by a marker, so this is found nowhere else but in
+# an embedded thumbnail.
+_START_OF_SCAN = b"\xff\xda"
+MAX_JPEG_SCANS = 64
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -78,6 +82,7 @@ def decode_picture(data: bytes, limits: PictureLimits | None = None) -> Image.Im
         warnings.simplefilter("ignore")
         image = _open(data)
         _check_size(image.size, limits)
+        _check_scans(image, data)
         return _upright_rgb(image)
 
 
@@ -109,6 +114,15 @@ def _check_size(size: tuple[int, int], limits: PictureLimits) -> None:
         )
 
 
+def _check_scans(image: Image.Image, data: bytes) -> None:
+    """A progressive JPEG may go over the whole picture thousands of times; cameras need ten."""
+    scans = data.count(_START_OF_SCAN) if image.format == "JPEG" else 0
+    if scans > MAX_JPEG_SCANS:
+        raise PictureError(
+            f"JPEG of {scans} scans, the limit is {MAX_JPEG_SCANS}; send a baseline JPEG"
+        )
+
+
 def _upright_rgb(image: Image.Image) -> Image.Image:
     try:
         image.load()
@@ -131,9 +145,11 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit values at 255 instead of scaling them.
-        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+    # Pillow would clip 16-bit values at 255 instead of scaling them.
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "I":
+        high_byte = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
         return Image.fromarray(high_byte).convert("RGB")
     return image.convert("RGB")
 

@@ -11,13 +11,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tinyllava_edge.errors import BundleError
 
 FILE_NAME = "tinyllava.json"
 
 Channel = Annotated[int, Field(ge=0, le=255)]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -56,7 +57,7 @@ class ImageSemantics(_Frozen):
     fill_rgb: tuple[Channel, Channel, Channel] = (127, 127, 127)
     resample: Literal["bicubic", "bilinear", "lanczos", "nearest"] = "bicubic"
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Scale, Scale, Scale]
 
 
 class TowerSemantics(_Frozen):
@@ -92,6 +93,15 @@ class SensorSemantics(_Frozen):
     stale_item: str = "{name}={value}{unit}, {age_s} s ago (stale)"
     separator: str = "; "
     end: str = "\n"
+
+    @field_validator("item", "stale_item")
+    @classmethod
+    def _can_be_filled_in(cls, form: str) -> str:
+        try:
+            form.format(name="", value="", unit="", age_s=0)
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError(f"{form!r} cannot be filled in ({error})") from None
+        return form
 
 
 class Semantics(_Frozen):

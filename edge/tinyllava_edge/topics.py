@@ -9,6 +9,7 @@ from tinyllava_edge.config import GatewayConfig
 from tinyllava_edge.errors import AskError
 
 MAX_REPLY_TOPIC_BYTES = 256
+MAX_REPLY_TOPIC_LEVELS = 32
 MAX_NAME_CHARS = 64
 
 
@@ -105,9 +106,13 @@ def matches(pattern: str, topic: str) -> bool:
 
 
 def is_topic_name(topic: str) -> bool:
-    """Whether one may publish to this topic: no wildcards, nothing unprintable, not too long."""
+    """Whether one may publish to this topic: no wildcards, nothing unprintable, not too long.
+
+    Nor too deep: brokers end the connection of whoever publishes to hundreds of levels.
+    """
     return (
         0 < len(topic.encode("utf-8", "replace")) <= MAX_REPLY_TOPIC_BYTES
+        and topic.count("/") < MAX_REPLY_TOPIC_LEVELS
         and topic.isprintable()
         and not topic.startswith("$")
         and "+" not in topic

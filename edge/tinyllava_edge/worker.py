@@ -106,13 +106,16 @@ class Worker:
             if group:
                 self._answer(answerer, group)
             idle_s = time.monotonic() - max(tested_s, answerer.last_success_s)
-            if not group and idle_s >= self._self_test_s:
+            if idle_s >= self._self_test_s:
                 self._test(answerer)
                 tested_s = time.monotonic()
 
     def _answer(self, answerer: Answerer, group: Sequence[Pending]) -> None:
+        succeeded_s = answerer.last_success_s
         try:
             answers = answerer.answer(group)
+            if answerer.last_success_s > succeeded_s:
+                self.state = "ready"
         except Exception as error:
             # What a native runtime may raise is not ours to list; the askers get an answer.
             logger.exception("the engine failed on %d asks", len(group))

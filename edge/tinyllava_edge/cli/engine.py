@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tinyllava_edge.bundle import open_bundle
+from tinyllava_edge.bundle import open_bundle, verify_bundle
 from tinyllava_edge.cli.arguments import bundle_folder
 from tinyllava_edge.config import GatewayConfig
 from tinyllava_edge.engines.choose import open_engine
@@ -15,8 +15,9 @@ from tinyllava_edge.engines.options import EngineOptions
 def engine_opener(config: GatewayConfig) -> Callable[[], Engine]:
     """A function that opens the configured engine, for the thread that will own it.
 
-    The bundle's files are checked at once: raises ``BundleError`` before anything starts.
+    The bundle's files and hashes are checked first: raises ``BundleError`` before anything starts.
     """
     bundle = open_bundle(bundle_folder(config.bundle))
+    verify_bundle(bundle)
     options = EngineOptions(threads=config.threads, gpu_layers=config.gpu_layers)
     return lambda: open_engine(bundle, options)

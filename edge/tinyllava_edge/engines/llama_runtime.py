@@ -143,6 +143,11 @@ class LlamaRuntime:
     def _open_context(
         self, cells: int, sequences: int, threads: int, on_gpu: bool, owned: ExitStack
     ) -> Any:
+        if cells < sequences:
+            raise BundleError(
+                f"{self._path}: a context of {cells} tokens has no room for {sequences} questions "
+                "at once; give it more (--context)"
+            )
         params = self._lib.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch, params.n_ubatch = BATCH_TOKENS, UBATCH_TOKENS
