@@ -24,7 +24,16 @@ TINY = {
     "model.language_model.num_hidden_layers": "2",
     **{
         f"stages.{stage}.{key}": value
-        for stage in ("tower", "language", "align", "describe", "finetune", "practice", "colours")
+        for stage in (
+            "tower",
+            "language",
+            "align",
+            "describe",
+            "finetune",
+            "practice",
+            "colours",
+            "all_colours",
+        )
         for key, value in (("steps", "4"), ("batch", "4"))
     },
 }
