@@ -32,7 +32,7 @@ def recorded_demo() -> str:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
     # The command is found on this machine's path, nothing of it comes from outside.
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(  # noqa: S603 - our own command with fixed arguments
         [command, "demo"], stdout=theirs, stderr=subprocess.DEVNULL, env=environment
     ):
         os.close(theirs)

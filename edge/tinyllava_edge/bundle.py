@@ -65,12 +65,18 @@ def verify_bundle(bundle: Bundle, progress: Callable[[int, int], None] | None = 
     done = 0
     for component in bundle.manifest.components:
         digest = hashlib.sha256()
-        with (bundle.folder / component.file).open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
+        try:
+            with (bundle.folder / component.file).open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    done += len(chunk)
+                    if progress is not None:
+                        progress(done, total)
+        except OSError as error:
+            raise BundleError(
+                f"{bundle.folder}: {component.file} cannot be read ({error.strerror}); give this "
+                "user the right to, or copy the bundle again"
+            ) from None
         if digest.hexdigest() != component.sha256:
             raise BundleError(
                 f"{bundle.folder}: {component.file} has sha256 {digest.hexdigest()[:12]}…, the "

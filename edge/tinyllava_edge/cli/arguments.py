@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from tinyllava_edge.bundle import Bundle, open_bundle, verify_bundle
 from tinyllava_edge.demo import demo_bundle
 from tinyllava_edge.prompt import Reading
 
@@ -18,6 +19,17 @@ _QUANTITY = re.compile(r"(?P<number>[-+]?\d+(?:\.\d+)?)\s*(?P<unit>[^\d\s.,][^@]
 def bundle_folder(word: str) -> Path:
     """The folder that a BUNDLE argument names; ``demo`` is the shipped one."""
     return demo_bundle() if word == DEMO else Path(word)
+
+
+def verified_bundle(word: str) -> Bundle:
+    """The bundle that a BUNDLE argument names, opened, with every file's hash compared.
+
+    One flipped bit of a storage card would otherwise answer with confidence. Raises
+    ``BundleError``.
+    """
+    bundle = open_bundle(bundle_folder(word))
+    verify_bundle(bundle)
+    return bundle
 
 
 def parse_sensor(text: str) -> Reading:

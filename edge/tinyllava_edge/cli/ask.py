@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyllava_edge.bundle import open_bundle
-from tinyllava_edge.cli.arguments import bundle_folder, parse_sensor
+from tinyllava_edge.cli.arguments import parse_sensor, verified_bundle
 from tinyllava_edge.engines.choose import EngineOptions, open_engine
 from tinyllava_edge.engines.contract import Kind, Question, Reply
 from tinyllava_edge.errors import PictureError
@@ -59,7 +58,7 @@ def ask(
     ]
     data = _read_picture(picture)
     image = decode_picture(data)
-    opened = open_bundle(bundle_folder(bundle))
+    opened = verified_bundle(bundle)
     settings = EngineOptions(threads=threads, gpu_layers=gpu_layers, context_tokens=context)
     with closing(open_engine(opened, settings)) as engine:
         sight = engine.see(image, picture_key(data))

@@ -51,8 +51,7 @@ def check(
 
 def _facts(file: Path) -> dict[str, object]:
     """What the configuration comes to. Raises where it, its secrets or its bundle are wrong."""
-    from tinyllava_edge.bundle import open_bundle
-    from tinyllava_edge.cli.arguments import bundle_folder
+    from tinyllava_edge.cli.arguments import verified_bundle
     from tinyllava_edge.config import load_config
     from tinyllava_edge.mqtt import read_password, tls_context
     from tinyllava_edge.topics import Topics
@@ -60,7 +59,7 @@ def _facts(file: Path) -> dict[str, object]:
     config = load_config(file)
     read_password(config.mqtt)
     tls_context(config.mqtt.tls)
-    bundle = open_bundle(bundle_folder(config.bundle))
+    bundle = verified_bundle(config.bundle)
     return {
         "broker": f"{config.mqtt.host}:{config.mqtt.port}",
         "bundle": bundle.manifest.name,

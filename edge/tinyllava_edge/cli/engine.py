@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tinyllava_edge.bundle import open_bundle, verify_bundle
-from tinyllava_edge.cli.arguments import bundle_folder
+from tinyllava_edge.cli.arguments import verified_bundle
 from tinyllava_edge.config import GatewayConfig
 from tinyllava_edge.engines.choose import open_engine
 from tinyllava_edge.engines.contract import Engine
@@ -17,7 +16,6 @@ def engine_opener(config: GatewayConfig) -> Callable[[], Engine]:
 
     The bundle's files and hashes are checked first: raises ``BundleError`` before anything starts.
     """
-    bundle = open_bundle(bundle_folder(config.bundle))
-    verify_bundle(bundle)
+    bundle = verified_bundle(config.bundle)
     options = EngineOptions(threads=config.threads, gpu_layers=config.gpu_layers)
     return lambda: open_engine(bundle, options)

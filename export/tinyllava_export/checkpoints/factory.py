@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from tinyllava_edge.semantics import Semantics, TowerSemantics
 from tinyllava_export.checkpoints.connectors import connector_config, connector_semantics
 from tinyllava_export.checkpoints.contract import Checkpoint
 from tinyllava_export.checkpoints.licence import read_licence
+from tinyllava_export.checkpoints.names import HEAD, rename
 from tinyllava_export.checkpoints.prompts import FACTORY, end_token_ids, prompt_semantics
 from tinyllava_export.checkpoints.shapes import (
     FAMILIES_WITH_CLASS_TOKEN,
@@ -31,19 +31,15 @@ from tinyllava_export.checkpoints.weight_files import fingerprint
 from tinyllava_export.errors import CheckpointError
 
 MODEL_TYPE = "tinyllava"
-HEAD, HEAD_BIAS = "text.lm_head.weight", "text.lm_head.bias"
 CONFIG_FILE = "config.json"
 DEFAULT_STRATEGY = "patch"
 
-# The first rule that fits counts.
 NAME_RULES = (
     (r"language_model\.", "text."),
     (r"vision_tower\._vision_tower\.(clip|dinov2)\.(?:vision_model\.)?", r"vision.\1."),
     (r"vision_tower\._vision_tower\.(?:vision_model\.)?", "vision."),
     (r"connector\._connector\.", "connector."),
 )
-# Buffers that some releases stored and every release computes.
-BUFFERS = re.compile(r"rotary_emb\.inv_freq$|embeddings\.position_ids$|attn\.masked_bias$")
 
 
 def is_factory(config: dict[str, Any]) -> bool:
@@ -52,16 +48,8 @@ def is_factory(config: dict[str, Any]) -> bool:
 
 
 def neutral_name(key: str) -> str | None:
-    """The neutral name of a tensor of the whole model, None for a buffer.
-
-    Raises ``CheckpointError`` for a foreign one.
-    """
-    if BUFFERS.search(key):
-        return None
-    for pattern, replacement in NAME_RULES:
-        if match := re.match(pattern, key):
-            return match.expand(replacement) + key[match.end() :]
-    raise CheckpointError(f"tensor {key}: not part of a TinyLLaVA model; was the model renamed?")
+    """The neutral name of a tensor on disk; see ``rename``."""
+    return rename(key, NAME_RULES, model="TinyLLaVA")
 
 
 def factory_checkpoint(

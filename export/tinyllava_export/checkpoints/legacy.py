@@ -6,21 +6,15 @@ tokenizer's length, and reads SigLIP's last hidden state from a tower without it
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from tinyllava_edge.semantics import Semantics, TowerSemantics
 from tinyllava_export.checkpoints.connectors import connector_config, connector_semantics
 from tinyllava_export.checkpoints.contract import Checkpoint
-from tinyllava_export.checkpoints.factory import (
-    BUFFERS,
-    CONFIG_FILE,
-    HEAD,
-    HEAD_BIAS,
-    context_tokens,
-)
+from tinyllava_export.checkpoints.factory import CONFIG_FILE, context_tokens
 from tinyllava_export.checkpoints.licence import read_licence
+from tinyllava_export.checkpoints.names import EMBEDDINGS, HEAD, HEAD_BIAS, rename
 from tinyllava_export.checkpoints.prompts import LEGACY, end_token_ids, prompt_semantics
 from tinyllava_export.checkpoints.shapes import (
     complete_text_config,
@@ -43,7 +37,6 @@ from tinyllava_export.checkpoints.weight_files import find_weight_files, fingerp
 from tinyllava_export.errors import CheckpointError
 
 FORMAT = "legacy-llava"
-EMBEDDINGS = "text.model.embed_tokens.weight"
 QUERY_BIAS = "text.model.layers.0.self_attn.q_proj.bias"
 FAMILIES = {
     "tiny_llava": "llama",
@@ -73,16 +66,8 @@ def recognizes(config: dict[str, Any]) -> bool:
 
 
 def neutral_name(key: str) -> str | None:
-    """The neutral name of a tensor on disk, None for a buffer.
-
-    Raises ``CheckpointError`` for a foreign one.
-    """
-    if BUFFERS.search(key):
-        return None
-    for pattern, replacement in NAME_RULES:
-        if match := re.match(pattern, key):
-            return replacement + key[match.end() :]
-    raise CheckpointError(f"tensor {key}: not part of a legacy TinyLLaVA; was the model renamed?")
+    """The neutral name of a tensor on disk; see ``rename``."""
+    return rename(key, NAME_RULES, model="legacy TinyLLaVA")
 
 
 def open_legacy(folder: Path, config: dict[str, Any]) -> Checkpoint:

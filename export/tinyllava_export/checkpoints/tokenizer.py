@@ -135,8 +135,7 @@ def sentencepiece_file(folder: Path) -> Path | None:
 def _load(folder: Path, content: bytes) -> Tokenizer:
     try:
         return Tokenizer.from_str(content.decode())
-    # The Rust library raises plain Exception for whatever it cannot read.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 - the Rust library raises nothing narrower
         raise CheckpointError(
             f"{folder / TOKENIZER_FILE}: not a tokenizer ({error}); save it again"
         ) from None

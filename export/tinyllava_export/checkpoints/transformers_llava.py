@@ -6,7 +6,6 @@ Training writes ``tinyllava.json`` beside the weights, which is then compared wi
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from tinyllava_edge.semantics import Semantics, TowerSemantics, read_semantics
 from tinyllava_export.checkpoints.chat_template import processor_template
 from tinyllava_export.checkpoints.connectors import connector_config, connector_semantics
 from tinyllava_export.checkpoints.contract import Checkpoint
-from tinyllava_export.checkpoints.factory import BUFFERS, CONFIG_FILE, HEAD, section
+from tinyllava_export.checkpoints.factory import CONFIG_FILE, section
 from tinyllava_export.checkpoints.image_processor import processor_semantics
 from tinyllava_export.checkpoints.licence import read_licence
+from tinyllava_export.checkpoints.names import HEAD, rename
 from tinyllava_export.checkpoints.prompts import LLAVA, end_token_ids, prompt_semantics
 from tinyllava_export.checkpoints.shapes import (
     complete_text_config,
@@ -41,7 +41,7 @@ MODEL_TYPE = "llava"
 CONNECTOR = "mlp2x_gelu"
 DEFAULT_STRATEGY, DEFAULT_ACTIVATION = "default", "gelu"
 
-# transformers 4 nests the parts one way on disk, 5 another; the first rule that fits counts.
+# transformers 4 nests the parts one way on disk, 5 another.
 NAME_RULES = (
     (r"(?:model\.)?multi_modal_projector\.linear_1\.", "connector.0."),
     (r"(?:model\.)?multi_modal_projector\.linear_2\.", "connector.2."),
@@ -59,16 +59,8 @@ def recognizes(config: dict[str, Any]) -> bool:
 
 
 def neutral_name(key: str) -> str | None:
-    """The neutral name of a tensor on disk, None for a buffer.
-
-    Raises ``CheckpointError`` for a foreign one.
-    """
-    if BUFFERS.search(key):
-        return None
-    for pattern, replacement in NAME_RULES:
-        if match := re.match(pattern, key):
-            return replacement + key[match.end() :]
-    raise CheckpointError(f"tensor {key}: not part of a LLaVA model; was the model renamed?")
+    """The neutral name of a tensor on disk; see ``rename``."""
+    return rename(key, NAME_RULES, model="LLaVA")
 
 
 def open_transformers_llava(folder: Path, config: dict[str, Any]) -> Checkpoint:

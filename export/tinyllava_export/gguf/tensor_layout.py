@@ -9,12 +9,11 @@ import torch
 from gguf import get_tensor_name_map
 
 from tinyllava_export.checkpoints.contract import Checkpoint, TextShape
+from tinyllava_export.checkpoints.names import EMBEDDINGS, HEAD
 from tinyllava_export.errors import CheckpointError
 from tinyllava_export.gguf.families import Family, family_of
 
 PREFIX = "text."
-HEAD = "text.lm_head.weight"
-EMBEDDINGS = "text.model.embed_tokens.weight"
 OUTPUT = "output.weight"
 SUFFIXES = (".weight", ".bias")
 NORM = "norm.weight"

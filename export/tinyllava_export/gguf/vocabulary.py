@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from tinyllava_export.checkpoints.added_tokens import named_tokens
 from tinyllava_export.checkpoints.contract import Checkpoint
 from tinyllava_export.errors import CheckpointError
 from tinyllava_export.gguf import byte_level, sentencepiece_bpe
 from tinyllava_export.gguf.token_types import CONTROL, NORMAL, UNUSED, USER_DEFINED
-
-CONFIG_FILE = "tokenizer_config.json"
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
         checkpoint.tokenizer_json(),
         checkpoint.text.vocabulary,
         where=f"{checkpoint.folder}: tokenizer",
-        named=_named_tokens(checkpoint.folder / CONFIG_FILE),
+        named=named_tokens(checkpoint.folder),
     )
     said = checkpoint.semantics.prompt.unicode_form
     if vocabulary.unicode_form != said:
@@ -149,18 +147,6 @@ def _refuse_unfollowed(text: dict[str, Any], where: str) -> None:
 def _merge(merge: str | list[str]) -> str:
     """Older files write a merge as ``"a b"``, newer ones as ``["a", "b"]``."""
     return merge if isinstance(merge, str) else " ".join(merge)
-
-
-def _named_tokens(path: Path) -> dict[str, str]:
-    """``{"pad_token": "<pad>", ...}`` of ``tokenizer_config.json``; empty where there is none."""
-    if not path.is_file():
-        return {}
-    named = {}
-    for name, value in _parse(path.read_bytes(), str(path)).items():
-        content = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(content, str):
-            named[name] = content
-    return named
 
 
 def _parse(content: bytes, where: str) -> dict[str, Any]:

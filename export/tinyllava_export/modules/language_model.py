@@ -9,9 +9,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tinyllava_export.checkpoints.contract import Checkpoint
+from tinyllava_export.checkpoints.names import HEAD
 from tinyllava_export.modules.weights import fill
-
-HEAD = "text.lm_head.weight"
 
 
 def build_language_model(checkpoint: Checkpoint) -> PreTrainedModel:

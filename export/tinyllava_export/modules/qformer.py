@@ -58,7 +58,7 @@ class QFormer(nn.Module):
         """Refine the queries block by block, then project them."""
         queries = self.query_tokens.expand(features.shape[0], -1, -1)
         queries = layer_norm(queries, queries.shape[-1:], eps=self.eps)
-        for block in self.bert["encoder"]["layer"]:  # type: ignore[index]
+        for block in self.bert["encoder"]["layer"]:  # type: ignore[index]  # torch types no nesting
             queries = block(queries, features)
         return cast("torch.Tensor", self.projector(queries))
 

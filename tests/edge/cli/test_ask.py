@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import typer
@@ -89,6 +91,24 @@ def test_ask_prints_one_line_and_exits_1_when_the_error_is_ours(run, tmp_path, p
         assert result.stdout == ""
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
+
+
+def test_ask_refuses_in_one_line_when_a_file_is_not_the_one_in_the_manifest(
+    tiny_model, tmp_path, picture
+):
+    copy = Path(shutil.copytree(tiny_model.folder, tmp_path / "copy"))
+    weights = bytearray((copy / "llm.gguf").read_bytes())
+    weights[-1] ^= 1
+    (copy / "llm.gguf").write_bytes(weights)
+    result = CliRunner().invoke(app, ["ask", str(copy), picture, "what?"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "llm.gguf has sha256" in result.stderr
+
+
+def test_ask_refuses_in_one_line_when_the_context_is_smaller_than_the_questions(run, picture):
+    result = run(picture, "what?", "--context", "5")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
